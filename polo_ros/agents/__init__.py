@@ -1,0 +1,1 @@
+"""The recipes: tasks, dynamics, planners and learners put together as the papers do."""

@@ -1,0 +1,133 @@
+"""Configuration: frozen dataclasses whose fields carry a unit, a range and a sentence.
+
+The same declaration serves code (`PoloConfig()`), YAML files, the command line and ROS parameters:
+a nested field is the dotted parameter name, `mppi.rollouts`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import yaml
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class FieldInfo:
+    """What is known of one configuration field beside its type and default."""
+
+    doc: str
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    live: bool = False  # may change while a session runs
+
+    def check(self, name: str, value: Any) -> None:
+        """Raise ValueError if `value` is not allowed for the field called `name`."""
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{name} = {value} is not finite")
+        if self.low is not None and value < self.low:
+            raise ValueError(f"{name} = {value} is below its minimum {self.low}")
+        if self.high is not None and value > self.high:
+            raise ValueError(f"{name} = {value} is above its maximum {self.high}")
+        if self.choices and value not in self.choices:
+            raise ValueError(f"{name} = '{value}' is unknown; choices: {', '.join(self.choices)}")
+
+
+def option(
+    default: Any,
+    doc: str,
+    *,
+    unit: str = "",
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+    live: bool = False,
+) -> Any:
+    """Declare a configuration field; see FieldInfo."""
+    info = FieldInfo(doc, unit, low, high, choices, live)
+    return dataclasses.field(default=default, metadata={"info": info})
+
+
+class Config:
+    """Base of configuration dataclasses: checks every field when an instance is made."""
+
+    def __post_init__(self) -> None:
+        for name, value, kind, info in fields(self):
+            if kind is float and isinstance(value, bool | str) or kind is int and isinstance(value, bool | float):
+                raise ValueError(f"{name} = {value!r} is not of type {kind.__name__}")
+            if kind in (bool, str) and not isinstance(value, kind):
+                raise ValueError(f"{name} = {value!r} is not of type {kind.__name__}")
+            info.check(name, value)
+
+
+def fields(config: Any) -> Iterator[tuple[str, Any, type, FieldInfo]]:
+    """All options of a configuration, as (dotted name, value, type, info), nested ones included."""
+    hints = get_type_hints(type(config))
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            for name, inner, kind, info in fields(value):
+                yield f"{field.name}.{name}", inner, kind, info
+        else:
+            yield field.name, value, hints[field.name], field.metadata["info"]
+
+
+def flatten(config: Any) -> dict[str, Any]:
+    """A configuration as dotted names and values."""
+    return {name: value for name, value, _, _ in fields(config)}
+
+
+def replace(config: T, changes: Mapping[str, Any]) -> T:
+    """A copy of `config` with dotted names changed; raises ValueError for an unknown name or value.
+
+    An int is taken where a float is asked for; nothing else is converted.
+    """
+    known = {name: kind for name, _, kind, _ in fields(config)}
+    for name in changes:
+        if name not in known:
+            raise ValueError(f"unknown parameter '{name}'; parameters: {', '.join(sorted(known))}")
+    nested: dict[str, dict[str, Any]] = {}
+    direct: dict[str, Any] = {}
+    for name, value in changes.items():
+        kind = known[name]
+        value = float(value) if kind is float and isinstance(value, int) and not isinstance(value, bool) else value
+        head, _, rest = name.partition(".")
+        if rest:
+            nested.setdefault(head, {})[rest] = value
+        else:
+            direct[head] = value
+    for head, inner in nested.items():
+        try:
+            direct[head] = replace(getattr(config, head), inner)
+        except ValueError as error:
+            raise ValueError(f"{head}.{error}") from None
+    return dataclasses.replace(config, **direct)  # type: ignore[type-var]
+
+
+def read_parameters(path: Path) -> dict[str, Any]:
+    """Dotted parameters from a ROS parameter file's `/**: ros__parameters:` section."""
+    with open(path, encoding="utf-8") as stream:
+        document = yaml.safe_load(stream)
+    try:
+        tree = document["/**"]["ros__parameters"]
+    except (TypeError, KeyError):
+        raise ValueError(f"{path}: no '/**: ros__parameters:' section") from None
+    out: dict[str, Any] = {}
+
+    def walk(prefix: str, node: Any) -> None:
+        if isinstance(node, dict):
+            for key, value in node.items():
+                walk(f"{prefix}.{key}" if prefix else str(key), value)
+        else:
+            out[prefix] = node
+
+    walk("", tree)
+    return out

@@ -1,0 +1,1 @@
+"""What would happen: MuJoCo rollouts and, later, learned models."""

@@ -1,0 +1,102 @@
+"""True-model dynamics: a persistent pool of MuJoCo rollout threads."""
+
+from __future__ import annotations
+
+import os
+
+import mujoco
+import numpy as np
+from mujoco.rollout import Rollout
+
+from polo_ros.dynamics.base import Rollouts
+from polo_ros.tasks.base import FloatArray, Task
+
+
+class _Buffers:
+    """Arrays of one batch shape, kept between rollouts so that a plan allocates nothing."""
+
+    def __init__(self, task: Task, n: int, steps: int) -> None:
+        model = task.model
+        self.starts = np.empty((n, task.nstate))
+        self.controls = np.empty((n, steps, model.nu))
+        self.states = np.empty((n, steps, task.nstate))
+        self.sensordata = np.empty((n, steps, model.nsensordata))
+        self.models = [model] * n
+
+
+class MujocoDynamics:
+    """Rolls out the task's own model on all planning cores.
+
+    A physics step computes its sensors before it integrates, so that step t's readings belong to the
+    state before it. One more physics step at the end gives the readings of the last state, and
+    observation t then belongs to state t for t = 0 .. H.
+
+    Args:
+        task: Gives the model and the observations.
+        threads: Worker threads; 0: one a core.
+    """
+
+    def __init__(self, task: Task, threads: int = 0) -> None:
+        if threads < 0:
+            raise ValueError(f"threads = {threads} is below its minimum 0 (0: one a core)")
+        self.threads = threads or len(os.sched_getaffinity(0))
+        self._task = task
+        self._data = [mujoco.MjData(task.model) for _ in range(self.threads)]
+        # A pool of one thread only adds a hand-over; 0 means the calling thread.
+        self._pool = Rollout(nthread=self.threads if self.threads > 1 else 0)
+        self._buffers: dict[tuple[int, int], _Buffers] = {}
+
+    def rollout(self, starts: FloatArray, actions: FloatArray) -> Rollouts:
+        """Roll actions (N, H, nu) from starts (N, nstate) or one start (nstate,)."""
+        n, horizon, _ = actions.shape
+        repeat = self._task.physics_steps
+        steps = horizon * repeat + 1
+        buffers = self._reuse(n, steps)
+        buffers.starts[:] = starts
+        if repeat == 1:
+            buffers.controls[:, :horizon] = actions
+        else:
+            held = buffers.controls[:, :-1].reshape(n, horizon, repeat, -1)
+            held[:] = actions[:, :, None]
+        buffers.controls[:, -1] = actions[:, -1]
+        self._run(buffers, steps)
+        observations = self._task.observe(buffers.sensordata[:, ::repeat])
+        # MuJoCo resets a simulation that blew up, and its time with it.
+        elapsed = buffers.states[:, -1, 0] - buffers.starts[:, 0]
+        valid = np.abs(elapsed - steps * self._task.model.opt.timestep) < 0.5 * self._task.model.opt.timestep
+        return Rollouts(observations, valid)
+
+    def advance(self, start: FloatArray, actions: FloatArray) -> FloatArray:
+        """The state (nstate,) after actions (T, nu) from `start` (nstate,)."""
+        steps = len(actions) * self._task.physics_steps
+        if steps == 0:
+            return np.array(start)
+        buffers = self._reuse(1, steps)
+        buffers.starts[:] = start
+        buffers.controls[0] = np.repeat(actions, self._task.physics_steps, axis=0)
+        self._run(buffers, steps)
+        return np.array(buffers.states[0, -1])
+
+    def close(self) -> None:
+        """Stop the worker threads."""
+        self._pool.close()
+
+    def _run(self, buffers: _Buffers, steps: int) -> None:
+        self._pool.rollout(
+            buffers.models,
+            self._data,
+            buffers.starts,
+            buffers.controls,
+            nstep=steps,
+            state=buffers.states,
+            sensordata=buffers.sensordata,
+            skip_checks=True,
+        )
+
+    def _reuse(self, n: int, steps: int) -> _Buffers:
+        key = (n, steps)
+        if key not in self._buffers:
+            if len(self._buffers) >= 8:  # shapes change rarely; old ones must not pile up
+                self._buffers.pop(next(iter(self._buffers)))
+            self._buffers[key] = _Buffers(self._task, n, steps)
+        return self._buffers[key]

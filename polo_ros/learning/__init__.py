@@ -1,0 +1,1 @@
+"""What to remember: value ensembles, their targets, their learner and its checkpoints."""

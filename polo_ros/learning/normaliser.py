@@ -1,0 +1,79 @@
+"""Running statistics of observations: what is usual, and what was ever seen."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from polo_ros.tasks.base import FloatArray
+
+
+class Normaliser:
+    """Mean, standard deviation and range of the observations seen so far (Welford's recursion).
+
+    One imaginary observation at 0 with variance 1 in each entry is counted in, so that an entry that
+    has not moved yet is not blown up. Mean and deviation stand still after `freeze_after` observations:
+    they are inputs of the randomised prior functions, which are to stay fixed functions. The range goes on.
+
+    Args:
+        nobs: Entries of an observation.
+        freeze_after: Observations that mean and deviation are taken over.
+    """
+
+    def __init__(self, nobs: int, freeze_after: int) -> None:
+        self.freeze_after = freeze_after
+        self.count = 0
+        self._mean = np.zeros(nobs)
+        self._squares = np.zeros(nobs)  # sum of squared deviations from the mean
+        self._low = np.full(nobs, np.inf)
+        self._high = np.full(nobs, -np.inf)
+
+    def add(self, observation: FloatArray) -> None:
+        """Take in one observation (nobs,)."""
+        np.minimum(self._low, observation, out=self._low)
+        np.maximum(self._high, observation, out=self._high)
+        if self.count >= self.freeze_after:
+            return
+        self.count += 1
+        delta = observation - self._mean
+        self._mean += delta / self.count
+        self._squares += delta * (observation - self._mean)
+
+    @property
+    def mean(self) -> FloatArray:
+        """(nobs,)."""
+        return self._mean * (self.count / (self.count + 1.0))
+
+    @property
+    def std(self) -> FloatArray:
+        """(nobs,), above zero."""
+        total = self.count + 1.0
+        between = np.square(self._mean) * (self.count / total)
+        return np.asarray(np.sqrt((self._squares + 1.0 + between) / total))
+
+    @property
+    def low(self) -> FloatArray:
+        """Lowest entries seen, (nobs,); zeros before the first observation."""
+        return np.where(np.isfinite(self._low), self._low, 0.0)
+
+    @property
+    def high(self) -> FloatArray:
+        """Highest entries seen, (nobs,); zeros before the first observation."""
+        return np.where(np.isfinite(self._high), self._high, 0.0)
+
+    def arrays(self) -> dict[str, npt.NDArray[np.float64]]:
+        """Everything that `load` needs."""
+        count = np.array([float(self.count)])
+        return {"count": count, "mean": self._mean, "squares": self._squares, "low": self.low, "high": self.high}
+
+    def load(self, arrays: dict[str, npt.NDArray[np.float64]]) -> None:
+        """Go on from what `arrays` returned."""
+        self.count = int(arrays["count"][0])
+        self._mean[:] = arrays["mean"]
+        self._squares[:] = arrays["squares"]
+        if self.count:
+            self._low[:] = arrays["low"]
+            self._high[:] = arrays["high"]
+        else:
+            self._low.fill(np.inf)
+            self._high.fill(-np.inf)

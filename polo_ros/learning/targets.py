@@ -1,0 +1,161 @@
+"""Value targets by N-step trajectory optimisation: POLO's eq. 7.
+
+    y^k(s) = max over a_0 .. a_(N-1) of  sum_t gamma^t r(s_t, a_t) + gamma^N V_k(s_N)
+
+Dynamics are deterministic, so the maximum over policies is one over open-loop sequences (paper,
+appendix C). It is taken over sampled sequences. What happens along them does not depend on V, so the
+members share the rollouts of a state: each member picks its own best.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from polo_ros.config import Config, option
+from polo_ros.dynamics.base import Dynamics
+from polo_ros.tasks.base import FloatArray, Task
+
+# Members' values (K, n) of observations (n, nobs), in units of reward.
+MemberValues = Callable[[FloatArray], npt.NDArray[np.floating]]
+
+
+@dataclass(frozen=True)
+class TargetConfig(Config):
+    """Settings of the trajectory optimisation behind value targets. The paper names none of them."""
+
+    horizon: int = option(16, "control periods that a target looks ahead, N of eq. 7", low=1, high=1000)
+    rollouts: int = option(16, "action sequences tried from each state", low=1, high=10_000)
+    iterations: int = option(1, "times that the sequences are drawn anew around the best", low=1, high=100)
+    sigma: float = option(
+        0.2, "standard deviation of the noise before the filter", unit="half control range", low=0.0, high=10.0
+    )
+    filter_b0: float = option(1.0, "noise filter: n_t = b0 e_t + b1 n_(t-1)", low=0.0, high=1.0)
+    filter_b1: float = option(0.0, "noise filter, see filter_b0", low=-1.0, high=1.0)
+    batch: int = option(1024, "rollouts simulated at once; bounds the memory", low=1, high=1_000_000)
+
+
+@dataclass(frozen=True)
+class Futures:
+    """What the sequences tried from B states lead to: eq. 7 without V."""
+
+    returns: FloatArray  # (B, M) sum of gamma^t r_t, t < N; -inf where the model diverged
+    last: FloatArray  # (B, M, nobs) observation of s_N; finite
+    discounts: FloatArray  # (B, M) gamma^N; 0 where a terminal state came first
+    valid: npt.NDArray[np.bool_]  # (B,) whether any sequence is usable
+
+    def targets(self, values: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+        """y^k (K, B) from the members' values (K, B, M) of `last`; -inf where not `valid`."""
+        return np.asarray((self.returns + self.discounts * values).max(axis=-1))
+
+
+class TargetPlanner:
+    """Tries action sequences from many states in few large batches.
+
+    Sequence 0 of a state is its nominal one, unperturbed. The others add Gaussian noise, filtered as
+    n_t = b0 e_t + b1 n_(t-1) and scaled by half the control range, as the planner's. Further iterations
+    draw around the sequence that is best for the members' mean; the one before stays a candidate.
+
+    Args:
+        task: Reward, discount, termination, control range.
+        dynamics: The model.
+        config: Settings.
+    """
+
+    def __init__(self, task: Task, dynamics: Dynamics, config: TargetConfig) -> None:
+        self.config = config
+        self._task = task
+        self._dynamics = dynamics
+        self._low, self._high = task.action_low, task.action_high
+        bounded = np.isfinite(self._low) & np.isfinite(self._high)
+        # An actuator without a range is perturbed in its own units.
+        self._scale = np.where(bounded, 0.5 * np.where(bounded, self._high - self._low, 2.0), 1.0)
+        self._terminates = type(task).terminated is not Task.terminated
+        self._discounts = task.discount ** np.arange(config.horizon + 1.0)
+
+    def futures(
+        self, values: MemberValues, states: FloatArray, nominal: FloatArray, rng: np.random.Generator
+    ) -> Futures:
+        """Roll out sequences from `states` (B, nstate) around `nominal` (B, N, nu).
+
+        `values` is asked only between iterations, to choose the sequence to go on from.
+        """
+        config = self.config
+        expected = (len(states), config.horizon, len(self._low))
+        if nominal.shape != expected:
+            raise ValueError(f"nominal has shape {nominal.shape}, expected {expected}")
+        per_batch = max(1, config.batch // config.rollouts)
+        parts = [
+            self._batch(values, states[start : start + per_batch], nominal[start : start + per_batch], rng)
+            for start in range(0, len(states), per_batch)
+        ]
+        returns, last, discounts = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        return Futures(returns, last, discounts, (returns > -np.inf).any(axis=1))
+
+    def __call__(
+        self, values: MemberValues, states: FloatArray, nominal: FloatArray, rng: np.random.Generator
+    ) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+        """Targets y^k (K, B) by eq. 7 in units of reward, and where they are valid (B,)."""
+        futures = self.futures(values, states, nominal, rng)
+        return np.asarray(futures.targets(_member_values(values, futures.last)), np.float64), futures.valid
+
+    def _batch(
+        self, values: MemberValues, states: FloatArray, nominal: FloatArray, rng: np.random.Generator
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """returns, last and discounts of Futures for a few states."""
+        config = self.config
+        starts = np.repeat(states, config.rollouts, axis=0)
+        for iteration in range(config.iterations):
+            actions = self._sample(nominal, rng)
+            returns, last, discounts = self._evaluate(starts, actions)
+            if iteration < config.iterations - 1:
+                scores = returns + discounts * _member_values(values, last).mean(axis=0)
+                best = scores.argmax(axis=1)
+                found = scores[np.arange(len(best)), best] > -np.inf
+                chosen = actions[np.arange(len(best)), best]
+                nominal = np.where(found[:, None, None], chosen, nominal)
+        return returns, last, discounts
+
+    def _sample(self, nominal: FloatArray, rng: np.random.Generator) -> FloatArray:
+        """Candidates (B, M, N, nu) around nominal (B, N, nu)."""
+        config = self.config
+        size, horizon, nu = nominal.shape
+        noise = rng.standard_normal((size, config.rollouts, horizon, nu), dtype=np.float32)
+        noise *= np.float32(config.filter_b0)
+        if config.filter_b1:
+            for t in range(1, horizon):
+                noise[:, :, t] += np.float32(config.filter_b1) * noise[:, :, t - 1]
+        noise[:, 0] = 0.0
+        actions = noise * (config.sigma * self._scale)
+        actions += nominal[:, None]
+        return np.clip(actions, self._low, self._high, out=actions)
+
+    def _evaluate(self, starts: FloatArray, actions: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Roll actions (B, M, N, nu) from starts (B M, nstate); returns, last and discounts of Futures."""
+        size, rollouts, horizon, nu = actions.shape
+        flat = actions.reshape(size * rollouts, horizon, nu)
+        result = self._dynamics.rollout(starts, flat)
+        obs = result.observations
+        rewards = self._task.reward(obs[:, :-1], flat, obs[:, 1:])
+        discounts = np.full(len(flat), self._discounts[-1])
+        if self._terminates:
+            # The step into a terminal state still pays; nothing after it does.
+            ended = np.logical_or.accumulate(self._task.terminated(obs), axis=1)
+            rewards = np.where(ended[:, :-1], 0.0, rewards)
+            discounts[ended[:, -1]] = 0.0
+        returns = rewards @ self._discounts[:-1]
+        last = np.array(obs[:, -1])
+        usable = result.valid & np.isfinite(returns) & np.isfinite(last).all(axis=1)
+        returns = np.where(usable, returns, -np.inf)
+        last[~usable] = 0.0
+        shape = (size, rollouts)
+        return returns.reshape(shape), last.reshape(*shape, -1), discounts.reshape(shape)
+
+
+def _member_values(values: MemberValues, last: FloatArray) -> npt.NDArray[np.floating]:
+    """(K, B, M) of observations (B, M, nobs)."""
+    flat = values(last.reshape(-1, last.shape[-1]))
+    return np.asarray(flat).reshape(-1, *last.shape[:2])

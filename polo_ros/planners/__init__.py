@@ -1,0 +1,1 @@
+"""What to do next: samplers over a dynamics model and an objective."""

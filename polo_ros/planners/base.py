@@ -1,0 +1,44 @@
+"""What a planner is: a start state in, a sequence of actions out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from polo_ros.tasks.base import FloatArray
+
+
+@dataclass(frozen=True)
+class PlanResult:
+    """The actions found and how the search went."""
+
+    actions: FloatArray  # (H, nu)
+    rollouts: int  # candidates evaluated
+    rollouts_asked: int
+    invalid_rollouts: int  # candidates that diverged
+    best_score: float
+    mean_score: float
+    effective_samples: float
+    value_gate: float  # 0 .. 1, share of the terminal value in use
+    value_spread: float  # standard deviation over the ensemble at terminal states
+
+
+class Planner(Protocol):
+    """Plans online. The warm start lives inside."""
+
+    horizon: int
+
+    def plan(self, start: FloatArray, rng: np.random.Generator, deadline: float = math.inf) -> PlanResult:
+        """Plan from physics state `start` (nstate,); `deadline` is a time.perf_counter() value in s."""
+        ...
+
+    def shift(self, steps: int) -> None:
+        """Move the warm start `steps` control periods on."""
+        ...
+
+    def reset(self) -> None:
+        """Forget the warm start."""
+        ...

@@ -1,0 +1,151 @@
+"""Model predictive path integral control (MPPI), as POLO plans (Lowrey et al. 2019, section 2.3)."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from polo_ros.config import Config, option
+from polo_ros.dynamics.base import Dynamics
+from polo_ros.planners.base import PlanResult
+from polo_ros.planners.objective import Objective
+from polo_ros.tasks.base import FloatArray, Task
+
+
+@dataclass(frozen=True)
+class MppiConfig(Config):
+    """Settings of MPPI.
+
+    The paper's "temperature" is read as the factor kappa that multiplies returns, as in the public
+    code of its authors' group: larger is greedier. The effective sample size says what it does.
+    """
+
+    rollouts: int = option(32, "candidates a plan", low=1, high=100_000, live=True)
+    horizon: int = option(50, "control periods that a plan looks ahead", low=1, high=1000)
+    iterations: int = option(1, "times that the candidates are drawn anew around their mean", low=1, high=100, live=True)
+    sigma: float = option(
+        0.2, "standard deviation of the noise before the filter", unit="half control range", low=0.0, high=10.0, live=True
+    )
+    filter_b0: float = option(1.0, "noise filter: n_t = b0 e_t + b1 n_(t-1) + b2 n_(t-2)", low=0.0, high=1.0, live=True)
+    filter_b1: float = option(0.0, "noise filter, see filter_b0", low=-2.0, high=2.0, live=True)
+    filter_b2: float = option(0.0, "noise filter, see filter_b0", low=-1.0, high=1.0, live=True)
+    kappa: float = option(1.25, "inverse temperature: weights are exp(kappa (R - max R))", low=1e-6, high=1e6, live=True)
+    fill: str = option("repeat", "row that enters the warm start at its end", choices=("repeat", "zero"))
+
+
+class Mppi:
+    """Perturb a nominal sequence, roll out, average by exponentiated return.
+
+    Candidate 0 is the nominal sequence itself, so that a plan is never lost to bad luck. Controls are
+    clipped to the actuators' range before they are rolled out.
+    """
+
+    # With a deadline the candidates are evaluated in this many chunks, and time is read between them.
+    CHUNKS = 4
+
+    def __init__(self, task: Task, dynamics: Dynamics, objective: Objective, config: MppiConfig) -> None:
+        self.horizon = config.horizon
+        self.config = config
+        self._dynamics = dynamics
+        self._objective = objective
+        self._low, self._high = task.action_low, task.action_high
+        bounded = np.isfinite(self._low) & np.isfinite(self._high)
+        # An actuator without a range is perturbed in its own units.
+        self._scale = np.where(bounded, 0.5 * (np.where(bounded, self._high - self._low, 2.0)), 1.0)
+        self._rest = np.clip(np.zeros(task.model.nu), self._low, self._high)
+        self._noise = np.empty((0, 0, 0), np.float32)
+        self._candidates = np.empty((0, 0, 0))
+        self.nominal = np.empty((0, 0))
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the warm start."""
+        self.nominal = np.tile(self._rest, (self.horizon, 1))
+
+    def shift(self, steps: int) -> None:
+        """Move the warm start `steps` control periods on."""
+        if steps <= 0:
+            return
+        last = self._rest if self.config.fill == "zero" else self.nominal[-1]
+        kept = self.nominal[steps:]
+        self.nominal = np.concatenate((kept, np.tile(last, (self.horizon - len(kept), 1))))
+
+    def plan(self, start: FloatArray, rng: np.random.Generator, deadline: float = math.inf) -> PlanResult:
+        """Plan from physics state `start` (nstate,).
+
+        Returns the best answer found by `deadline` (a time.perf_counter() value, s): at least one chunk
+        of candidates is evaluated, and the weights are taken over those that were.
+        """
+        config = self.config
+        evaluated = asked = invalid = 0
+        best = mean = -math.inf
+        effective = spread = gate = 0.0
+        for _ in range(config.iterations):
+            asked += config.rollouts
+            if time.perf_counter() >= deadline and evaluated:
+                continue
+            candidates = self._sample(rng)
+            scores = np.full(config.rollouts, -np.inf)
+            done = 0
+            chunk = config.rollouts if math.isinf(deadline) else -(-config.rollouts // self.CHUNKS)
+            while done < config.rollouts:
+                began = time.perf_counter()
+                part = candidates[done : done + chunk]
+                result = self._objective(self._dynamics.rollout(start, part), part)
+                scores[done : done + len(part)] = result.score
+                done += len(part)
+                invalid += result.invalid
+                spread, gate = result.spread, result.gate
+                now = time.perf_counter()
+                if now + (now - began) > deadline:
+                    break
+            evaluated += done
+            top = float(scores.max())
+            if top == -math.inf:
+                continue  # every candidate diverged: the nominal sequence is the best that is known
+            weights = np.exp(config.kappa * (scores[:done] - top))
+            weights /= weights.sum()
+            effective = float(1.0 / np.square(weights).sum())
+            usable = np.isfinite(scores[:done])
+            best, mean = top, float(scores[:done][usable].mean())
+            self.nominal = np.tensordot(weights, candidates[:done], axes=1)
+        return PlanResult(
+            actions=self.nominal.copy(),
+            rollouts=evaluated,
+            rollouts_asked=asked,
+            invalid_rollouts=invalid,
+            best_score=best,
+            mean_score=mean,
+            effective_samples=effective,
+            value_gate=gate,
+            value_spread=spread,
+        )
+
+    def _sample(self, rng: np.random.Generator) -> FloatArray:
+        """Candidates (N, H, nu) around the nominal sequence."""
+        config = self.config
+        nu = self.nominal.shape[1]
+        shape = (self.horizon, config.rollouts, nu)
+        if self._noise.shape != shape:
+            self._noise = np.empty(shape, np.float32)
+            self._candidates = np.empty((config.rollouts, self.horizon, nu))
+        noise = self._noise
+        rng.standard_normal(dtype=np.float32, out=noise)
+        b0, b1, b2 = config.filter_b0, config.filter_b1, config.filter_b2
+        if b1 or b2:
+            noise *= np.float32(b0)
+            for t in range(1, self.horizon):
+                noise[t] += np.float32(b1) * noise[t - 1]
+                if b2 and t > 1:
+                    noise[t] += np.float32(b2) * noise[t - 2]
+            scale = config.sigma * self._scale
+        else:
+            scale = config.sigma * b0 * self._scale
+        noise *= scale.astype(np.float32)
+        noise[:, 0] = 0.0
+        np.add(self.nominal, noise.transpose(1, 0, 2), out=self._candidates)
+        np.clip(self._candidates, self._low, self._high, out=self._candidates)
+        return self._candidates

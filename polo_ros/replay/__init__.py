@@ -1,0 +1,1 @@
+"""What happened: transitions and where they are kept."""

@@ -1,0 +1,84 @@
+"""Settings that make a session what it is, beside those of its agent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from polo_ros import resources
+from polo_ros.config import Config, fields, option, read_parameters, replace
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class SessionConfig(Config):
+    """What every node of a session agrees on."""
+
+    task: str = option("cartpole_swingup", "task of the session; `polo tasks` lists them")
+    seed: int = option(0, "seed of everything random in the session", low=0, high=2**31 - 1)
+    clock: str = option("realtime", "who waits: nobody, or simulation for the planner", choices=("realtime", "lockstep"))
+    run_dir: str = option("", "folder for bag, checkpoints and summary; empty: none is written")
+    learner: bool = option(True, "whether a learner takes part: a lockstep planner waits for its weights")
+    recorder: bool = option(True, "whether a recorder takes part: the bridge waits for it before it starts")
+    autostart: bool = option(True, "configure and activate without being told to")
+
+
+@dataclass(frozen=True)
+class BridgeConfig(Config):
+    """Settings of the bridge."""
+
+    driver: str = option("mujoco", "driver of the robot; `polo drivers` lists them")
+    duration: float = option(0.0, "robot time after which the session is over; 0: never", unit="s", low=0.0)
+    max_plan_age: float = option(
+        0.5, "age of a plan's state at which the safe stop takes over", unit="s", low=0.0, high=60.0, live=True
+    )
+    start_timeout: float = option(
+        20.0, "wait for the session's other nodes before the robot starts without them", unit="s", low=0.0
+    )
+
+
+@dataclass(frozen=True)
+class PlannerConfig(Config):
+    """Settings of the planner node beside those of its agent."""
+
+    threads: int = option(0, "rollout threads; 0: one a core", low=0, high=1024)
+    deadline: float = option(
+        0.9, "realtime: share of a control period that a plan may take; 0: no limit", low=0.0, high=1000.0, live=True
+    )
+    weights_timeout: float = option(
+        30.0, "lockstep: wait for the weights of this step before planning with older ones", unit="s", low=0.0
+    )
+
+
+@dataclass(frozen=True)
+class LearnerNodeConfig(Config):
+    """Settings of the learner node beside those of its agent."""
+
+    learner_threads: int = option(1, "rollout threads for value targets; 0: one a core", low=0, high=1024)
+    checkpoint_period: float = option(10.0, "time between checkpoints", unit="s", low=0.1, live=True)
+    nice: int = option(10, "how far the learner's process yields to control, as nice(2)", low=0, high=19)
+
+
+@dataclass(frozen=True)
+class RecorderConfig(Config):
+    """Settings of the recorder node."""
+
+    split: float = option(600.0, "duration of one bag file", unit="s", low=1.0)
+    summary: bool = option(True, "write the session's summary when recording ends")
+
+
+def task_parameters(task: str) -> dict[str, Any]:
+    """Parameters of config/<task>.yaml; empty for a task that brings none."""
+    try:
+        path = resources.path("config", f"{task}.yaml")
+    except FileNotFoundError:
+        return {}
+    return read_parameters(Path(path))
+
+
+def for_task(config: T, task: str) -> T:
+    """`config` with the values that config/<task>.yaml gives for its fields."""
+    known = {name for name, *_ in fields(config)}
+    return replace(config, {k: v for k, v in task_parameters(task).items() if k in known})
