@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,7 @@ from polo_ros.dynamics.base import Dynamics
 from polo_ros.tasks.base import FloatArray, Task
 
 # Members' values (K, n) of observations (n, nobs), in units of reward.
-MemberValues = Callable[[FloatArray], npt.NDArray[np.floating]]
+MemberValues = Callable[[FloatArray], npt.NDArray[np.floating[Any]]]
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Futures:
     discounts: FloatArray  # (B, M) gamma^N; 0 where a terminal state came first
     valid: npt.NDArray[np.bool_]  # (B,) whether any sequence is usable
 
-    def targets(self, values: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    def targets(self, values: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
         """y^k (K, B) from the members' values (K, B, M) of `last`; -inf where not `valid`."""
         return np.asarray((self.returns + self.discounts * values).max(axis=-1))
 
@@ -93,7 +94,7 @@ class TargetPlanner:
             for start in range(0, len(states), per_batch)
         ]
         returns, last, discounts = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        return Futures(returns, last, discounts, (returns > -np.inf).any(axis=1))
+        return Futures(returns, last, discounts, np.asarray((returns > -np.inf).any(axis=1)))
 
     def __call__(
         self, values: MemberValues, states: FloatArray, nominal: FloatArray, rng: np.random.Generator
@@ -155,7 +156,7 @@ class TargetPlanner:
         return returns.reshape(shape), last.reshape(*shape, -1), discounts.reshape(shape)
 
 
-def _member_values(values: MemberValues, last: FloatArray) -> npt.NDArray[np.floating]:
+def _member_values(values: MemberValues, last: FloatArray) -> npt.NDArray[np.floating[Any]]:
     """(K, B, M) of observations (B, M, nobs)."""
     flat = values(last.reshape(-1, last.shape[-1]))
     return np.asarray(flat).reshape(-1, *last.shape[:2])

@@ -6,13 +6,19 @@ Prior Functions for Deep Reinforcement Learning".
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from polo_ros.learning.value_function import KIND, ValueConfig, ValueFunction, gate_weight, layer_sizes, shapes
 from polo_ros.learning.weights import Arrays
 
 __all__ = ["KIND", "ValueConfig", "ValueEnsemble", "ValueFunction", "gate_weight", "regression_loss", "shapes"]
+
+
+Array = npt.NDArray[Any]
 
 
 class ValueEnsemble(torch.nn.Module):
@@ -59,7 +65,7 @@ class ValueEnsemble(torch.nn.Module):
         self.obs_mean = torch.zeros(nobs)
         self.obs_std = torch.ones(nobs)
 
-    def set_statistics(self, mean: np.ndarray, std: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
+    def set_statistics(self, mean: Array, std: Array, low: Array, high: Array) -> None:
         """Take over mean, deviation and range of the data, each (nobs,)."""
         self.obs_mean, self.obs_std = _tensor(mean), _tensor(std)
         self.data_low, self.data_high = low.astype(np.float32), high.astype(np.float32)
@@ -158,10 +164,10 @@ def _forward(z: torch.Tensor, layers: list[tuple[torch.Tensor, torch.Tensor]]) -
     return h.squeeze(-1)
 
 
-def _tensor(array: np.ndarray) -> torch.Tensor:
+def _tensor(array: Array) -> torch.Tensor:
     """A copy in torch's own aligned memory: results must not depend on where numpy put an array."""
     return torch.tensor(array, dtype=torch.float32)
 
 
-def _array(tensor: torch.Tensor) -> np.ndarray:
+def _array(tensor: torch.Tensor) -> Array:
     return tensor.detach().to(torch.float32).numpy().copy()

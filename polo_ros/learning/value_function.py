@@ -6,6 +6,7 @@ keeps torch out of the planner's process.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,22 +36,34 @@ class ValueConfig(Config):
     layers: int = option(2, "hidden layers, with tanh; 0: linear", low=0, high=8)
     scale: float = option(0.0, "value that counts as 1; 0: 1 / (1 - discount)", unit="reward", low=0.0, high=1e12)
     kappa: float = option(
-        1.0, "optimism over the ensemble, eq. 6: 0 mean, large maximum", unit="1 / value scale", low=0.0, high=1e6, live=True
+        1.0, "optimism over the ensemble, eq. 6; 0: mean", unit="1 / value scale", low=0.0, high=1e6, live=True
     )
     convention: str = option(
         "normalised", "eq. 6: (1/kappa) log mean exp(kappa V), or log sum exp(kappa V) as printed", choices=CONVENTIONS
     )
     prior_scale: float = option(1.0, "factor of the randomised prior functions; 1: eq. 5", low=0.0, high=1e3)
-    prior_variance: float = option(1.0, "lambda of eq. 5: prior variance of a parameter, times its fan-in", low=1e-9, high=1e6)
-    sigma: float = option(0.05, "standard deviation of the noise on targets, eq. 5", unit="value scale", low=0.0, high=1e3)
+    prior_variance: float = option(
+        1.0, "lambda of eq. 5: prior variance of a parameter times its fan-in", low=1e-9, high=1e6
+    )
+    sigma: float = option(
+        0.05, "standard deviation of the noise on targets, eq. 5", unit="value scale", low=0.0, high=1e3
+    )
     gate: str = option(
-        "spread", "what turns the value down: nothing, or disagreement and distance from data", choices=("none", "spread"), live=True
+        "spread",
+        "what turns the value down: nothing, or disagreement and lack of data",
+        choices=("none", "spread"),
+        live=True,
     )
     gate_spread: float = option(
         0.25, "disagreement at which the value counts half", unit="value scale", low=1e-9, high=1e6, live=True
     )
     gate_margin: float = option(
-        1.0, "how far outside the range of its data the value is still used", unit="standard deviations", low=0.0, high=1e6, live=True
+        1.0,
+        "how far outside the range of its data the value is still used",
+        unit="standard deviations",
+        low=0.0,
+        high=1e6,
+        live=True,
     )
 
     def value_scale(self, discount: float) -> float:
@@ -65,7 +78,7 @@ class ValueConfig(Config):
 def layer_sizes(config: ValueConfig, nobs: int) -> list[tuple[int, int]]:
     """(inputs, outputs) of each layer."""
     sizes = [nobs] + [config.hidden] * config.layers + [1]
-    return list(zip(sizes[:-1], sizes[1:], strict=True))
+    return list(itertools.pairwise(sizes))
 
 
 def shapes(config: ValueConfig, nobs: int) -> Shapes:
@@ -177,7 +190,8 @@ class ValueFunction:
         config = self.config
         outside = 0.0
         if config.gate != "none":
-            beyond = ((observations < self._low) | (observations > self._high)).any(axis=-1)
+            inside = (observations >= self._low) & (observations <= self._high)
+            beyond = ~np.asarray(inside.all(axis=-1))
             outside = float(beyond[finite].mean()) if spread.size else 1.0
         gate = gate_weight(config.gate, mean, config.gate_spread, outside) if spread.size else 0.0
         value = self._optimistic(scaled).astype(np.float64)

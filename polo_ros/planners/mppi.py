@@ -55,7 +55,7 @@ class Mppi:
         bounded = np.isfinite(self._low) & np.isfinite(self._high)
         # An actuator without a range is perturbed in its own units.
         self._scale = np.where(bounded, 0.5 * (np.where(bounded, self._high - self._low, 2.0)), 1.0)
-        self._rest = np.clip(np.zeros(task.model.nu), self._low, self._high)
+        self._rest = task.resting_action
         self._noise = np.empty((0, 0, 0), np.float32)
         self._candidates = np.empty((0, 0, 0))
         self.nominal = np.empty((0, 0))

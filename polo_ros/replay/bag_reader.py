@@ -146,8 +146,9 @@ class FileReader:
                 raise _Cut("ends within a record, since recording was cut, or the record's length is damaged")
             if opcode in (Opcode.MESSAGE_INDEX, Opcode.ATTACHMENT):
                 stream.seek(length, os.SEEK_CUR)
-                continue
-            yield opcode, stream.read(length)
+                yield opcode, b""
+            else:
+                yield opcode, stream.read(length)
 
     def _end(self, stream: BinaryIO) -> None:
         if stream.read() == MAGIC:
@@ -186,7 +187,7 @@ class FileReader:
             return  # a chunk is checked by its CRC, the repetition at the end is not
         if trusted:
             self._trusted.add((kind, record.id))
-        known[record.id] = record  # type: ignore[index, assignment]
+        known[record.id] = record  # type: ignore[assignment]
         self._topics.clear()
         if kind == "channel":
             self._topic(record.id, final=False)
@@ -465,7 +466,9 @@ class BagReader:
             reader = FileReader(path)
             try:
                 for record in reader.read():
-                    if (topics is None or record.topic.name in topics) and (types is None or record.topic.type in types):
+                    if (topics is None or record.topic.name in topics) and (
+                        types is None or record.topic.type in types
+                    ):
                         yield record
             except BagError as error:
                 if len(self.files) == 1:
@@ -588,9 +591,7 @@ def read_transitions(
     reader = BagReader(path)
     for _, transition, found in reader.transitions(topic):
         if model_hash is not None and found != model_hash:
-            raise BagError(
-                f"{reader.path}: transition {transition.step} is of model {found}, expected {model_hash}"
-            )
+            raise BagError(f"{reader.path}: transition {transition.step} is of model {found}, expected {model_hash}")
         yield transition
     if problems is not None:
         problems += reader.problems

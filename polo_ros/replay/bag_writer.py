@@ -213,14 +213,14 @@ class BagWriter:
         self._info = FileInfo(path)
         self._info.topics = {(topic.name, topic.type): topic for topic in self._topics.values()}
         self._file = _File(path)
-        self._writer = Writer(
+        self._writer: Any = Writer(
             cast(IO[Any], self._file), chunk_size=CHUNK_BYTES, compression=CompressionType.ZSTD, use_chunking=True
         )
         self._writer.start(profile="ros2", library=f"polo_ros {__version__}")
         self._writer.add_metadata(SESSION_RECORD, self._metadata)
         self._channels: dict[str, int] = {}
         schemas: dict[tuple[str, str], int] = {}
-        head = RecordBuilder()
+        head: Any = RecordBuilder()
         for topic in self._topics.values():
             key = (topic.type, topic.message_definition)
             text = topic.message_definition.encode()
@@ -357,7 +357,7 @@ def write_metadata_yaml(directory: Path, document: Mapping[str, Any]) -> None:
 
 
 def _dump(document: Mapping[str, Any]) -> str:
-    return yaml.safe_dump(dict(document), sort_keys=False, allow_unicode=True, width=1000)
+    return str(yaml.safe_dump(dict(document), sort_keys=False, allow_unicode=True, width=1000))
 
 
 def _file_number(path: Path) -> int:

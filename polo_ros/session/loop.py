@@ -62,7 +62,9 @@ class RobotLoop:
     def sense(self) -> Sample:
         """Read the robot. Raises DriverError."""
         robot = self.driver.read()
-        state = self.task.pack(robot.time, robot.qpos, robot.qvel, robot.act)
+        # Whole nanoseconds, as a stamp carries them: with and without ROS the state is the same.
+        sec, nanosec = divmod(round(robot.time * 1e9), 10**9)
+        state = self.task.pack(sec + 1e-9 * nanosec, robot.qpos, robot.qvel, robot.act)
         return Sample(self.step, self.episode, self.episode_step, robot, state, self.task.observe(self.task.sense(state)))
 
     def offer(self, plan: TimedPlan, weights_version: int = 0) -> str:

@@ -138,6 +138,11 @@ class Task(abc.ABC):
         return np.where(limited, self.model.actuator_ctrlrange[:, 1], np.inf)
 
     @cached_property
+    def resting_action(self) -> FloatArray:
+        """Zero control, or the nearest that is in range, (nu,)."""
+        return np.clip(np.zeros(self.model.nu), self.action_low, self.action_high)
+
+    @cached_property
     def nstate(self) -> int:
         """Length of the physics state."""
         size = int(mujoco.mj_stateSize(self.model, FULLPHYSICS))

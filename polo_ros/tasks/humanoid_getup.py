@@ -66,11 +66,13 @@ class HumanoidGetup(Task):
         self._weight = float(mujoco.mj_getTotalmass(self.model) * np.linalg.norm(self.model.opt.gravity))
 
     def reset(self, rng: np.random.Generator) -> FloatArray:
-        """Supine and at rest, every degree of freedom off by a little."""
+        """Supine and at rest, every degree of freedom off by a little and the root never lower."""
         model = self.model
+        offset = rng.uniform(-0.01, 0.01, model.nv)
+        offset[2] = abs(offset[2])  # a body pushed into the floor would start with a jump
         qpos = self._supine.copy()
-        mujoco.mj_integratePos(model, qpos, rng.uniform(-0.02, 0.02, model.nv), 1.0)
-        return self.pack(0.0, qpos, rng.uniform(-0.02, 0.02, model.nv), np.empty(0))
+        mujoco.mj_integratePos(model, qpos, offset, 1.0)
+        return self.pack(0.0, qpos, rng.uniform(-0.01, 0.01, model.nv), np.empty(0))
 
     @cached_property
     def _supine(self) -> FloatArray:

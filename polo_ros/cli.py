@@ -1,0 +1,157 @@
+"""`polo`: everything that can be done from the command line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from polo_ros import __version__, drivers, tasks
+from polo_ros.replay.cli import add_bag_commands
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit code."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if arguments[:1] == ["launch"]:  # has options of its own, and must not load what it starts
+        from polo_ros.launcher.launch import main as launch
+
+        return launch(arguments[1:])
+    parser = argparse.ArgumentParser(prog="polo", description="Plan online, learn offline.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_run(commands)
+    _add_lists(commands)
+    _add_bench(commands)
+    add_bag_commands(commands)
+    commands.add_parser("launch", help="start a session: polo launch sim task:=NAME")
+    options = parser.parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except (ValueError, FileNotFoundError) as error:
+        print(f"polo: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _add_run(commands: Any) -> None:
+    parser = commands.add_parser("run", help="run an agent in this process, without ROS")
+    parser.add_argument("agent", choices=["polo"], help="what plans and learns")
+    parser.add_argument("--task", required=True, help="task; `polo tasks` lists them")
+    parser.add_argument("--steps", type=int, default=500, help="control periods (default: 500)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default: 0)")
+    parser.add_argument("--threads", type=int, default=0, help="rollout threads; 0: one a core")
+    parser.add_argument("--no-learning", action="store_true", help="plan without learning a value: plain MPC")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON only")
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from polo_ros.agents.run import run_polo
+    from polo_ros.replay.transition import Transition
+
+    if options.steps < 1:
+        raise ValueError(f"--steps {options.steps} is below its minimum 1")
+    task = tasks.make(options.task)
+    config = _polo_config(options.task, options.set)
+
+    def show(transition: Transition, _: object) -> None:
+        if transition.step % 50 == 49:
+            print(f"step {transition.step + 1:6d}  reward {transition.reward:.3f}", file=sys.stderr, flush=True)
+
+    result = run_polo(
+        task,
+        config,
+        steps=options.steps,
+        seed=options.seed,
+        threads=options.threads,
+        learn=not options.no_learning,
+        watch=None if options.json else show,
+    )
+    _print(result.summary(task, options.seed), options.json)
+    return 0
+
+
+def _polo_config(task: str, changes: Sequence[str]) -> Any:
+    import yaml
+
+    from polo_ros.agents.polo import PoloConfig
+    from polo_ros.config import replace
+    from polo_ros.session.config import for_task
+
+    parsed = {}
+    for change in changes:
+        name, separator, value = change.partition("=")
+        if not separator:
+            raise ValueError(f"malformed setting '{change}'; write NAME=VALUE")
+        parsed[name] = yaml.safe_load(value)
+    return replace(for_task(PoloConfig(), task), parsed)
+
+
+def _add_lists(commands: Any) -> None:
+    for word, module in (("tasks", tasks), ("drivers", drivers)):
+        parser = commands.add_parser(word, help=f"list the {word} that are installed")
+        parser.add_argument("--json", action="store_true", help="print as JSON")
+        parser.set_defaults(run=_list, module=module)
+
+
+def _list(options: argparse.Namespace) -> int:
+    names = options.module.names()
+    rows = {}
+    for name in names:
+        if options.module is tasks:
+            task = tasks.make(name)
+            rows[name] = {
+                "description": task.description,
+                "control_dt": task.control_dt,
+                "degrees_of_freedom": int(task.model.nv),
+                "actuators": int(task.model.nu),
+                "observations": task.observation_spec.size,
+            }
+        else:
+            rows[name] = {"description": drivers.describe(name)}
+    if options.json:
+        print(json.dumps(rows, indent=2))
+    else:
+        for name, row in rows.items():
+            print(f"{name:26s} {row['description']}")
+    return 0
+
+
+def _add_bench(commands: Any) -> None:
+    parser = commands.add_parser("bench", help="measure: planning, or a whole session")
+    parser.add_argument("what", choices=["planning", "session"], help="what to measure")
+    parser.add_argument("--json", action="store_true", help="print as JSON")
+    parser.add_argument("--repeats", type=int, default=30, help="planning: interleaved rounds (default: 30)")
+    parser.add_argument("--duration", type=float, default=60.0, help="session: robot time in s (default: 60)")
+    parser.set_defaults(run=_bench)
+
+
+def _bench(options: argparse.Namespace) -> int:
+    if options.what == "planning":
+        from polo_ros.bench.planning import bench_planning
+
+        rows = bench_planning(options.repeats)
+    else:
+        from polo_ros.bench.session import bench_session
+
+        rows = [bench_session(options.duration)]
+    if options.json:
+        print(json.dumps(rows, indent=2))
+    else:
+        for row in rows:
+            print("  ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))
+    return 0
+
+
+def _print(figures: dict[str, object], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(figures, indent=2))
+        return
+    for name, value in figures.items():
+        print(f"{name:20s} {value}")
+

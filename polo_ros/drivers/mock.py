@@ -1,0 +1,113 @@
+"""A robot without physics or hardware: its joints go where they are told."""
+
+from __future__ import annotations
+
+import math
+
+import mujoco
+import numpy as np
+
+from polo_ros.drivers.base import Driver, DriverError, RobotState
+from polo_ros.tasks.base import FloatArray, Task
+
+
+class MockDriver(Driver):
+    """Mirrors commands: each motor's joint moves to its home position plus the command.
+
+    For trying out a session's wiring with neither physics nor a robot. Units are taken at face value: a
+    command of 0.5 puts a hinge at 0.5 rad, a slide at 0.5 m from home, within the joint's range. Joints
+    without a motor, motors without a hinge or slide, and activations stay at home.
+
+    It is `simulated` although it simulates nothing: what the word says of a driver is that time advances
+    by one control period at every write and not by itself. So lockstep, pause and reset work with it,
+    and in real time the bridge paces it like any robot.
+
+    Args:
+        task: Gives the joints and the control period.
+        seed: Of the noise.
+        following_time: s, time constant with which joints follow commands; 0: at once.
+        noise: rad or m, standard deviation of the positions' measurement error.
+    """
+
+    simulated = True
+
+    def __init__(self, task: Task, seed: int, following_time: float = 0.0, noise: float = 0.0) -> None:
+        super().__init__(task, seed)
+        for label, value in (("following_time", following_time), ("noise", noise)):
+            if not 0.0 <= value < math.inf:
+                raise ValueError(f"{label} = {value} is not a finite number >= 0")
+        self._share = 1.0 - math.exp(-task.control_dt / following_time) if following_time > 0.0 else 1.0
+        self._noise = noise
+        model = task.model
+        movable = (mujoco.mjtJoint.mjJNT_HINGE, mujoco.mjtJoint.mjJNT_SLIDE)
+        self._motors = np.array(
+            [
+                motor
+                for motor in range(model.nu)
+                if model.actuator_trntype[motor] == mujoco.mjtTrn.mjTRN_JOINT
+                and model.jnt_type[model.actuator_trnid[motor, 0]] in movable
+            ],
+            dtype=int,
+        )
+        joints = model.actuator_trnid[self._motors, 0]
+        self._qpos_index = model.jnt_qposadr[joints]
+        self._qvel_index = model.jnt_dofadr[joints]
+        limited = model.jnt_limited[joints].astype(bool)
+        self._low = np.where(limited, model.jnt_range[joints, 0], -np.inf)
+        self._high = np.where(limited, model.jnt_range[joints, 1], np.inf)
+        self._home = model.qpos0[self._qpos_index]
+        self._connected = False
+        self._time = 0.0
+        self.reset(0)
+
+    def connect(self) -> None:
+        """Nothing to open."""
+        self._connected = True
+
+    def read(self) -> RobotState:
+        """Where the joints are, measured.
+
+        Raises:
+            DriverError: not connected.
+        """
+        self._require()
+        qpos = self._qpos.copy()
+        if self._noise > 0.0:
+            qpos[self._qpos_index] += self._rng.normal(0.0, self._noise, len(self._qpos_index))
+        return RobotState(self._time, qpos, self._qvel.copy(), np.zeros(self.task.model.na))
+
+    def write(self, action: FloatArray) -> None:
+        """Move towards controls (nu,) for one control period.
+
+        Raises:
+            DriverError: not connected, or wrong controls.
+        """
+        self._require()
+        if np.shape(action) != (self.task.model.nu,) or not np.isfinite(action).all():
+            raise DriverError(
+                f"controls {np.array2string(np.asarray(action))} are not {self.task.model.nu} finite numbers"
+            )
+        before = self._qpos[self._qpos_index]
+        target = np.clip(self._home + np.asarray(action)[self._motors], self._low, self._high)
+        after = before + self._share * (target - before)
+        self._qpos[self._qpos_index] = after
+        self._qvel[self._qvel_index] = (after - before) / self.task.control_dt
+        self._time += self.task.control_dt
+
+    def stop(self) -> None:
+        """Stand still where it is."""
+        self._qvel[:] = 0.0
+
+    def close(self) -> None:
+        """Nothing to release."""
+        self._connected = False
+
+    def reset(self, episode: int) -> None:
+        """All joints at home, at rest; the time goes on."""
+        self._qpos = np.array(self.task.model.qpos0)
+        self._qvel = np.zeros(self.task.model.nv)
+        self._rng = np.random.default_rng([self.seed, episode])
+
+    def _require(self) -> None:
+        if not self._connected:
+            raise DriverError("the mock robot is not connected; call connect first")

@@ -1,0 +1,108 @@
+"""The simulated robot: MuJoCo steps the task's own model."""
+
+from __future__ import annotations
+
+import mujoco
+import numpy as np
+
+from polo_ros.drivers.base import Driver, DriverError, RobotState
+from polo_ros.tasks.base import FULLPHYSICS, FloatArray, Task
+
+# Warnings after which MuJoCo has thrown the simulation's state away.
+_DIVERGED = {
+    mujoco.mjtWarning.mjWARN_BADQPOS: ("position", "qpos"),
+    mujoco.mjtWarning.mjWARN_BADQVEL: ("velocity", "qvel"),
+    mujoco.mjtWarning.mjWARN_BADQACC: ("acceleration", "qacc"),
+}
+
+
+class MujocoDriver(Driver):
+    """Simulates one control period at every write.
+
+    Episode k of a seed always begins in the same state. The time goes on through resets and reconnections,
+    since it is the session's clock.
+    """
+
+    simulated = True
+
+    def __init__(self, task: Task, seed: int) -> None:
+        super().__init__(task, seed)
+        self._data: mujoco.MjData | None = None
+        self._time = 0.0  # s, at the last good state
+        self._diverged = ""
+
+    def connect(self) -> None:
+        """Make the simulation and start episode 0."""
+        self._data = mujoco.MjData(self.task.model)
+        self.reset(0)
+
+    def read(self) -> RobotState:
+        """The simulated state.
+
+        Raises:
+            DriverError: not connected, or the simulation diverged and was not reset since.
+        """
+        data = self._healthy()
+        return RobotState(float(data.time), data.qpos.copy(), data.qvel.copy(), data.act.copy())
+
+    def write(self, action: FloatArray) -> None:
+        """Simulate one control period under controls (nu,).
+
+        Raises:
+            DriverError: not connected, wrong controls, or the simulation diverges.
+        """
+        data, model = self._healthy(), self.task.model
+        if np.shape(action) != (model.nu,) or not np.isfinite(action).all():
+            raise DriverError(f"controls {np.array2string(np.asarray(action))} are not {model.nu} finite numbers")
+        data.ctrl[:] = action
+        mujoco.mj_step(model, data, nstep=self.task.physics_steps)
+        self._diverged = self._divergence(data)
+        self._healthy()
+        self._time = float(data.time)
+
+    def stop(self) -> None:
+        """Zero control; the simulation stands still until the next write."""
+        if self._data is not None:
+            self._data.ctrl[:] = np.clip(0.0, self.task.action_low, self.task.action_high)
+
+    def close(self) -> None:
+        """Forget the simulation, but not its time."""
+        self._data = None
+
+    def reset(self, episode: int) -> None:
+        """Start episode number `episode` from the state that seed and number draw.
+
+        Raises:
+            DriverError: not connected.
+        """
+        data = self._connected()
+        mujoco.mj_resetData(self.task.model, data)
+        state = self.task.reset(np.random.default_rng([self.seed, episode]))
+        mujoco.mj_setState(self.task.model, data, state, FULLPHYSICS)
+        data.time = self._time
+        self._diverged = ""
+
+    def _connected(self) -> mujoco.MjData:
+        if self._data is None:
+            raise DriverError("the simulation is not connected; call connect first")
+        return self._data
+
+    def _healthy(self) -> mujoco.MjData:
+        data = self._connected()
+        if self._diverged:
+            raise DriverError(self._diverged)
+        return data
+
+    def _divergence(self, data: mujoco.MjData) -> str:
+        """What went wrong in the last step, in words; empty: nothing."""
+        for warning, (quantity, symbol) in _DIVERGED.items():
+            if data.warning[warning].number > 0:
+                index = int(data.warning[warning].lastinfo)
+                return (
+                    f"simulation of '{self.task.name}' diverged after {self._time:.3f} s: "
+                    f"bad {quantity} {symbol}[{index}] ({warning.name}); reset it, "
+                    "or lower the model's timestep or the actuators' forces"
+                )
+        if not all(np.isfinite(part).all() for part in (data.qpos, data.qvel, data.act)):
+            return f"simulation of '{self.task.name}' diverged after {self._time:.3f} s: its state is not finite"
+        return ""

@@ -1,0 +1,408 @@
+"""POLO's learner: Algorithm 1, lines 4 to 9 (Lowrey et al. 2019, "Plan Online, Learn Offline")."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from polo_ros.config import flatten
+from polo_ros.dynamics.base import Dynamics
+from polo_ros.learning import checkpoint as checkpoints
+from polo_ros.learning.learner_config import LearnerConfig
+from polo_ros.learning.normaliser import Normaliser
+from polo_ros.learning.targets import TargetConfig, TargetPlanner
+from polo_ros.learning.value_ensemble import KIND, ValueConfig, ValueEnsemble, regression_loss, shapes
+from polo_ros.learning.weights import Weights
+from polo_ros.replay.buffer import ReplayBuffer
+from polo_ros.replay.transition import Transition
+from polo_ros.tasks.base import FloatArray, Task
+
+__all__ = ["LearnerConfig", "LearnerMetrics", "PoloLearner", "TargetNoise"]
+
+# Streams of random numbers: default_rng([seed, stream, index]).
+_INIT, _UPDATE, _NOISE = 101, 102, 103
+
+
+@dataclass(frozen=True)
+class LearnerMetrics:
+    """How one update went: LearnerStatus without ROS. Values in units of reward; nan: nothing was fitted."""
+
+    step: int  # newest transition seen
+    version: int
+    transitions: int  # in the buffer
+    transitions_lost: int
+    transitions_refused: int
+    updates: int
+    updates_skipped: int
+    lag_s: float  # s, of the newest transition behind the update's schedule
+    value_loss: float  # mean squared error, eq. 5's first term
+    target_mean: float
+    target_std: float
+    value_mean: float
+    value_spread: float
+    target_ms: float
+    fit_ms: float
+    message: str
+
+
+class PoloLearner:
+    """Learns the value ensemble from transitions.
+
+    The state of the random numbers is (seed, number of the update) and (seed, number of the transition):
+    the same transitions and schedule give the same weights, bit for bit, whichever process learns.
+
+    torch is set to one thread: the networks are too small for more, and the cores belong to planning.
+
+    Args:
+        task: What is learned.
+        dynamics: The model that targets are planned on; not closed here.
+        value: Settings of the ensemble.
+        targets: Settings of the targets.
+        learner: Settings of schedule and regression.
+        seed: Of every random number.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        dynamics: Dynamics,
+        *,
+        value: ValueConfig | None = None,
+        targets: TargetConfig | None = None,
+        learner: LearnerConfig | None = None,
+        seed: int = 0,
+    ) -> None:
+        if seed < 0:
+            raise ValueError(f"seed = {seed} is below its minimum 0")
+        torch.set_num_threads(1)
+        self.value_config = value or ValueConfig()
+        self.target_config = targets or TargetConfig()
+        self.config = learner or LearnerConfig()
+        self.seed = seed
+        self._task = task
+        nobs, nu = task.observation_spec.size, task.model.nu
+        self.buffer = ReplayBuffer(self.config.capacity, task.nstate, nobs, nu)
+        self.ensemble = ValueEnsemble(
+            self.value_config, nobs, self.value_config.value_scale(task.discount), np.random.default_rng([seed, _INIT])
+        )
+        self._normaliser = Normaliser(nobs, self.config.normaliser_transitions)
+        self._planner = TargetPlanner(task, dynamics, self.target_config)
+        self._optimiser = torch.optim.Adam(self.ensemble.parameters(), lr=self.config.learning_rate)
+        self._noise = TargetNoise(seed, self.value_config.members)
+        self.last_step = -1
+        self.version = 0
+        self.updates = 0
+        self.updates_skipped = 0
+        self.transitions_lost = 0
+        self.transitions_refused = 0
+        self.message = ""
+
+    # ---- the schedule ----------------------------------------------------------------------
+
+    def observe(self, transition: Transition) -> bool:
+        """Keep a transition (Algorithm 1, line 4).
+
+        Returns whether it was kept. One that is out of order, of wrong size or not finite is refused
+        and counted, and `message` says why; a gap in the steps is counted as lost.
+        """
+        if transition.step <= self.last_step:
+            return self._refuse(f"transition {transition.step} is not newer than the last one, {self.last_step}")
+        try:
+            self.buffer.add(transition)
+        except ValueError as error:
+            return self._refuse(str(error))
+        # The first one seen may lie anywhere: a learner may join late.
+        self.transitions_lost += transition.step - self.last_step - 1 if self.last_step >= 0 else 0
+        self.last_step = transition.step
+        self._normaliser.add(transition.observation)
+        return True
+
+    def due(self, step: int) -> bool:
+        """Whether the schedule asks for an update after the transition of `step` (line 5)."""
+        return (step + 1) % self.config.update_every == 0
+
+    def begin_session(self) -> None:
+        """Expect steps from 0 again, for a session that goes on with what was learned in another."""
+        self.last_step = -1
+        self.version = 0
+
+    # ---- the update ------------------------------------------------------------------------
+
+    def update(self) -> LearnerMetrics:
+        """Plan targets and regress on them (lines 6 to 9); always makes the version that the schedule names.
+
+        Before `min_transitions`, and where the model diverges from every state drawn, the weights stay
+        as they are and the message says so.
+        """
+        version = (self.last_step + 1) // self.config.update_every
+        self.updates_skipped += max(0, version - self.version - 1) if self.version else 0
+        # Late updates may fall into one period of the schedule: versions rise all the same.
+        self.version = max(version, self.version + 1)
+        message, self.message = self.message, ""
+        fit = _Fit()
+        if len(self.buffer) < self.config.min_transitions:
+            few = f"{len(self.buffer)} transitions, fewer than min_transitions = {self.config.min_transitions}"
+            message = message or few
+        else:
+            fit = self._fit(np.random.default_rng([self.seed, _UPDATE, self.updates]))
+            message = message or fit.message
+        self.updates += 1
+        behind = self.last_step + 1 - version * self.config.update_every
+        return LearnerMetrics(
+            step=max(self.last_step, 0),
+            version=self.version,
+            transitions=len(self.buffer),
+            transitions_lost=self.transitions_lost,
+            transitions_refused=self.transitions_refused,
+            updates=self.updates,
+            updates_skipped=self.updates_skipped,
+            lag_s=behind * self._task.control_dt,
+            value_loss=fit.value_loss,
+            target_mean=fit.target_mean,
+            target_std=fit.target_std,
+            value_mean=fit.value_mean,
+            value_spread=fit.value_spread,
+            target_ms=fit.target_ms,
+            fit_ms=fit.fit_ms,
+            message=message,
+        )
+
+    def weights(self) -> Weights:
+        """What was learned by now, for the planner."""
+        return Weights(
+            kind=KIND,
+            task=self._task.name,
+            model_hash=self._task.model_hash,
+            version=self.version,
+            effective_step=self.last_step + 1,
+            arrays=self.ensemble.arrays(),
+        )
+
+    def _fit(self, rng: np.random.Generator) -> _Fit:
+        config, ensemble, scale = self.config, self.ensemble, self.ensemble.value_scale
+        began = time.perf_counter()
+        wanted = config.gradient_steps * config.batch_size
+        indexes = self.buffer.sample(rng, config.target_states or wanted)
+        normaliser = self._normaliser
+        ensemble.set_statistics(normaliser.mean, normaliser.std, normaliser.low, normaliser.high)
+        futures = self._planner.futures(
+            self._values,
+            self.buffer.take("state", indexes),
+            self.buffer.following_actions(indexes, self.target_config.horizon),
+            rng,
+        )
+        usable = np.flatnonzero(futures.valid)
+        planned = time.perf_counter()
+        target_ms = 1e3 * (planned - began)
+        if not len(usable):
+            return _Fit(message=f"the model diverged from all {len(indexes)} states drawn", target_ms=target_ms)
+
+        with torch.no_grad():
+            kept = indexes[usable]
+            z = ensemble.normalise(_tensor(self.buffer.take("observation", kept)))
+            last = futures.last[usable]  # (B, M, nobs)
+            z_last = ensemble.normalise(_tensor(last.reshape(-1, last.shape[-1])))
+            returns = _tensor(futures.returns[usable] / scale)  # (B, M)
+            discounts = _tensor(futures.discounts[usable])
+            noise = _tensor(self.value_config.sigma * self._noise(self.buffer.serials(kept)))  # (K, B)
+            # The priors are the same all through the update.
+            prior, prior_last = ensemble.prior(z), ensemble.prior(z_last)
+            rows, rollouts = returns.shape
+            z_last = z_last.view(rows, rollouts, -1)
+            prior_last = prior_last.view(-1, rows, rollouts)
+
+        @torch.no_grad()
+        def targets(pick: torch.Tensor) -> torch.Tensor:
+            """y^k (K, b) of the states `pick` (b,), eq. 7, in value scales, by the current networks."""
+            ends = z_last[pick]
+            values = ensemble.learned(ends.reshape(-1, ends.shape[-1])).view(-1, *ends.shape[:2])
+            values = values + prior_last[:, pick]
+            return (returns[pick] + discounts[pick] * values).amax(dim=-1)
+
+        everything = torch.arange(rows)
+        before = targets(everything)
+        order = np.concatenate([rng.permutation(rows) for _ in range(-(-wanted // rows))])[:wanted]
+        losses = 0.0
+        for pick in torch.tensor(order).view(config.gradient_steps, config.batch_size):
+            goal = before[:, pick] if config.bootstrap == "update" else targets(pick)
+            predictions = ensemble.learned(z[pick]) + prior[:, pick]
+            loss, error = regression_loss(
+                predictions, goal + noise[:, pick], ensemble.penalty(), self.value_config, len(self.buffer)
+            )
+            self._optimiser.zero_grad(set_to_none=True)
+            torch.autograd.backward(loss)
+            self._optimiser.step()
+            losses += float(error.detach())
+        with torch.no_grad():
+            values = scale * (ensemble.learned(z) + prior)
+        return _Fit(
+            value_loss=losses / config.gradient_steps * scale**2,
+            target_mean=scale * float(before.mean()),
+            target_std=scale * float(before.std(correction=0)),
+            value_mean=float(values.mean()),
+            value_spread=float(values.std(dim=0, correction=0).mean()),
+            target_ms=target_ms,
+            fit_ms=1e3 * (time.perf_counter() - planned),
+        )
+
+    @torch.no_grad()
+    def _values(self, observations: FloatArray) -> npt.NDArray[np.float32]:
+        """Members' values (K, n) of observations (n, nobs)."""
+        return np.asarray(self.ensemble(_tensor(observations)).numpy())
+
+    # ---- saved and restored whole ----------------------------------------------------------
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint from which `restore` goes on exactly."""
+        arrays: dict[str, npt.NDArray[Any]] = {}
+        arrays.update({f"value.{name}": array for name, array in self.ensemble.arrays().items()})
+        arrays.update({f"buffer.{name}": array for name, array in self.buffer.arrays().items()})
+        arrays.update({f"normaliser.{name}": array for name, array in self._normaliser.arrays().items()})
+        for index, parameter in enumerate(self.ensemble.parameters()):
+            state = self._optimiser.state.get(parameter, {})
+            for name in ("exp_avg", "exp_avg_sq"):
+                moment = state.get(name, torch.zeros_like(parameter))
+                arrays[f"adam.{index}.{name}"] = moment.numpy().copy()
+            arrays[f"adam.{index}.step"] = np.array([float(state.get("step", 0.0))])
+        checkpoints.save(
+            path,
+            checkpoints.Checkpoint(
+                kind="polo",
+                task=self._task.name,
+                model_hash=self._task.model_hash,
+                config=self._settings(),
+                state={name: getattr(self, name) for name in (*_COUNTERS, "seed")},
+                arrays=arrays,
+            ),
+        )
+
+    def restore(self, path: Path) -> tuple[str, ...]:
+        """Go on from a checkpoint; returns warnings to pass on. Nothing changes if it raises.
+
+        Raises:
+            FileNotFoundError: No checkpoint there.
+            CheckpointError: It is damaged, of another task, model or layout.
+        """
+        found = checkpoints.load(
+            path, kind="polo", task=self._task.name, model_hash=self._task.model_hash, spec=self._spec()
+        )
+        warnings = list(found.warnings)
+        for name in (*_COUNTERS, "seed"):
+            value = found.state.get(name)
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise checkpoints.CheckpointError(f"checkpoint {path}: {name} is {value!r}, expected an integer")
+        buffer = {name[len("buffer.") :]: array for name, array in found.arrays.items() if name.startswith("buffer.")}
+        try:
+            self.buffer.load(buffer)
+        except ValueError as error:
+            raise checkpoints.CheckpointError(f"checkpoint {path}: {error}") from None
+        for name, now in self._settings().items():
+            if found.config.get(name) != now:
+                warnings.append(f"{name} was {found.config.get(name)} in the checkpoint and is {now} now")
+        if found.state["seed"] != self.seed:
+            warnings.append(f"seed was {found.state['seed']} in the checkpoint and is {self.seed} now")
+        for name in _COUNTERS:
+            setattr(self, name, found.state[name])
+        prefix = "value."
+        self.ensemble.load({name[len(prefix) :]: a for name, a in found.arrays.items() if name.startswith(prefix)})
+        prefix = "normaliser."
+        self._normaliser.load({name[len(prefix) :]: a for name, a in found.arrays.items() if name.startswith(prefix)})
+        for index, parameter in enumerate(self.ensemble.parameters()):
+            steps = float(found.arrays[f"adam.{index}.step"][0])
+            if steps:
+                self._optimiser.state[parameter] = {
+                    "step": torch.tensor(steps),
+                    "exp_avg": _tensor(found.arrays[f"adam.{index}.exp_avg"]),
+                    "exp_avg_sq": _tensor(found.arrays[f"adam.{index}.exp_avg_sq"]),
+                }
+            else:
+                self._optimiser.state.pop(parameter, None)
+        return tuple(warnings)
+
+    def _settings(self) -> dict[str, Any]:
+        parts = (("value", self.value_config), ("targets", self.target_config), ("learner", self.config))
+        return {f"{part}.{name}": value for part, config in parts for name, value in flatten(config).items()}
+
+    def _spec(self) -> checkpoints.Spec:
+        single, double = np.dtype(np.float32), np.dtype(np.float64)
+        nobs = self.ensemble.nobs
+        out: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {}
+        for name, shape in shapes(self.value_config, nobs).items():
+            out[f"value.{name}"] = (single, tuple(shape))
+        for name, (dtype, shape) in self.buffer.spec().items():
+            out[f"buffer.{name}"] = (dtype, shape)
+        for name, array in self._normaliser.arrays().items():
+            out[f"normaliser.{name}"] = (double, array.shape)
+        for index, parameter in enumerate(self.ensemble.parameters()):
+            for name in ("exp_avg", "exp_avg_sq"):
+                out[f"adam.{index}.{name}"] = (single, tuple(parameter.shape))
+            out[f"adam.{index}.step"] = (double, (1,))
+        return out
+
+    def _refuse(self, reason: str) -> bool:
+        self.transitions_refused += 1
+        self.message = reason
+        return False
+
+
+_COUNTERS = ("last_step", "version", "updates", "updates_skipped", "transitions_lost", "transitions_refused")
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """What an update found out; nothing, if nothing was fitted."""
+
+    value_loss: float = math.nan
+    target_mean: float = math.nan
+    target_std: float = math.nan
+    value_mean: float = math.nan
+    value_spread: float = math.nan
+    target_ms: float = 0.0
+    fit_ms: float = 0.0
+    message: str = ""
+
+
+class TargetNoise:
+    """Standard normal noise of each member on each transition's target, eq. 5's y~ before sigma.
+
+    Eq. 5 asks for one noise per data point that stays: noise drawn anew at every update would average
+    out, and with it the disagreement that it is there for. It is a function of the seed and the
+    transition's serial number, so that nothing is stored with the data.
+
+    Args:
+        seed: Of the learner.
+        members: K.
+    """
+
+    BLOCK = 256
+
+    def __init__(self, seed: int, members: int) -> None:
+        self._seed = seed
+        self._members = members
+        self._blocks: dict[int, npt.NDArray[np.float32]] = {}
+
+    def __call__(self, serials: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Noise (K, n) of the transitions with these serial numbers (n,)."""
+        numbers = np.unique(serials // self.BLOCK)
+        self._blocks = {int(number): self._block(int(number)) for number in numbers}
+        table = np.stack([self._blocks[int(number)] for number in numbers])
+        rows = np.searchsorted(numbers, serials // self.BLOCK)
+        return np.asarray(table[rows, serials % self.BLOCK].T)
+
+    def _block(self, number: int) -> npt.NDArray[np.float32]:
+        if number in self._blocks:
+            return self._blocks[number]
+        rng = np.random.default_rng([self._seed, _NOISE, number])
+        return rng.standard_normal((self.BLOCK, self._members), dtype=np.float32)
+
+
+def _tensor(array: npt.NDArray[Any]) -> torch.Tensor:
+    """A float32 copy in torch's own aligned memory: results must not depend on where numpy put an array."""
+    return torch.tensor(array, dtype=torch.float32)

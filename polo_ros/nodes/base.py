@@ -1,0 +1,275 @@
+"""What the nodes share: lifecycle with autostart, parameters declared from dataclasses, diagnostics."""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.lifecycle.node import LifecycleState
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+
+from polo_ros.config import fields, flatten, replace
+from polo_ros.session.config import SessionConfig, task_parameters
+
+C = TypeVar("C")
+
+STEADY = Clock(clock_type=ClockType.STEADY_TIME)
+LATEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+FRESH = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+EVERY = QoSProfile(depth=2000, reliability=ReliabilityPolicy.RELIABLE)
+LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+class PoloNode(LifecycleNode):
+    """A lifecycle node whose settings are dataclasses.
+
+    Subclasses declare their settings in `__init__` with `declare`, and override `configure`,
+    `activate`, `deactivate` and `cleanup`, which may raise: the error is logged and the transition
+    fails.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self._configs: dict[type, Any] = {}
+        self._on_change: Callable[[], None] | None = None
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 1)
+        self._running = False
+        task = self._override("task", SessionConfig().task)
+        self._task_defaults = task_parameters(task)
+        self.session = self.declare(SessionConfig())
+        self.add_on_set_parameters_callback(self._check_change)
+        self.add_post_set_parameters_callback(self._apply_change)
+        self.create_timer(1.0, self._publish_diagnostics, clock=STEADY)
+        if self.session.autostart:
+            self._autostart = self.create_timer(0.0, self._start, clock=STEADY)
+
+    # ---- parameters ------------------------------------------------------------------------
+
+    def declare(self, config: C) -> C:
+        """Declare every field of `config` as a parameter; returns it with the values given.
+
+        Defaults come from config/<task>.yaml where it names the field; launch files and the command
+        line win over both. Raises ValueError for a value out of range.
+        """
+        known = {name for name, *_ in fields(config)}
+        config = replace(config, {k: v for k, v in self._task_defaults.items() if k in known})
+        values: dict[str, Any] = {}
+        for name, default, kind, info in fields(config):
+            descriptor = ParameterDescriptor(
+                description=f"{info.doc}{f' [{info.unit}]' if info.unit else ''}",
+                additional_constraints=f"one of: {', '.join(info.choices)}" if info.choices else "",
+                read_only=not info.live,
+            )
+            bounded = info.low is not None and info.high is not None
+            if bounded and kind is float:
+                descriptor.floating_point_range = [
+                    FloatingPointRange(from_value=float(info.low or 0), to_value=float(info.high or 0))
+                ]
+            elif bounded and kind is int:
+                descriptor.integer_range = [
+                    IntegerRange(from_value=int(info.low or 0), to_value=int(info.high or 0), step=1)
+                ]
+            values[name] = self.declare_parameter(name, default, descriptor).value
+        config = replace(config, values)
+        self._configs[type(config)] = config
+        return config
+
+    def config(self, kind: type[C]) -> C:
+        """The settings of class `kind` as they are now."""
+        found: C = self._configs[kind]
+        return found
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Call `callback` after live parameters changed."""
+        self._on_change = callback
+
+    def refuse_unknown(self, others: Sequence[Any]) -> None:
+        """Raise ValueError for a parameter that neither this node nor `others` (configs) know."""
+        known = set(self._parameters) | {name for other in others for name in flatten(other)}
+        builtin = ("use_sim_time", "start_type_description_service", "qos_overrides.")
+        for name in self._parameter_overrides:
+            if name not in known and not name.startswith(builtin):
+                raise ValueError(f"unknown parameter '{name}'; parameters: {', '.join(sorted(known))}")
+
+    def _override(self, name: str, default: str) -> str:
+        parameter = self._parameter_overrides.get(name)
+        return default if parameter is None else str(parameter.value)
+
+    def _changed(self, parameters: Sequence[Parameter]) -> dict[type, Any]:
+        changed = {}
+        for kind, config in self._configs.items():
+            names = flatten(config)
+            changes = {p.name: p.value for p in parameters if p.name in names}
+            if changes:
+                changed[kind] = replace(config, changes)
+        return changed
+
+    def _check_change(self, parameters: Sequence[Parameter]) -> SetParametersResult:
+        try:
+            self._changed(parameters)
+        except ValueError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _apply_change(self, parameters: Sequence[Parameter]) -> None:
+        changed = self._changed(parameters)
+        self._configs.update(changed)
+        if changed and self._on_change is not None:
+            self._on_change()
+
+    # ---- lifecycle -------------------------------------------------------------------------
+
+    def configure(self) -> None:
+        """Make what the node needs. No motion."""
+
+    def activate(self) -> None:
+        """Start working."""
+
+    def deactivate(self) -> None:
+        """Stop working; must not fail."""
+
+    def cleanup(self) -> None:
+        """Release what configure made; must not fail."""
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Lifecycle callback."""
+        return self._guard("configure", self.configure, super().on_configure, state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Lifecycle callback."""
+        result = self._guard("activate", self.activate, super().on_activate, state)
+        self._running = result == TransitionCallbackReturn.SUCCESS
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Lifecycle callback."""
+        self._running = False
+        return self._guard("deactivate", self.deactivate, super().on_deactivate, state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Lifecycle callback."""
+        return self._guard("clean up", self.cleanup, super().on_cleanup, state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Lifecycle callback."""
+        self.close()
+        return super().on_shutdown(state)
+
+    def close(self) -> None:
+        """Stop and release everything, from whatever state the node is in."""
+        if self._running:
+            self._running = False
+            self.deactivate()
+        self.cleanup()
+
+    def _guard(
+        self,
+        word: str,
+        action: Callable[[], None],
+        inherited: Callable[[LifecycleState], TransitionCallbackReturn],
+        state: LifecycleState,
+    ) -> TransitionCallbackReturn:
+        # rclpy turns an exception in a transition into ERROR without a word about it.
+        try:
+            action()
+        except Exception as error:  # whatever goes wrong in here must be named
+            self.get_logger().error(f"cannot {word}: {error}")
+            self.get_logger().debug(traceback.format_exc())
+            return TransitionCallbackReturn.FAILURE
+        return inherited(state)
+
+    def _start(self) -> None:
+        self.destroy_timer(self._autostart)
+        for transition in (self.trigger_configure, self.trigger_activate):
+            if transition() != TransitionCallbackReturn.SUCCESS:
+                raise SystemExit(f"{self.get_name()} did not start; its log above says why")
+
+    # ---- diagnostics -----------------------------------------------------------------------
+
+    def diagnose(self) -> tuple[str, Mapping[str, object]]:
+        """A problem in words, empty if there is none, and figures to show."""
+        return "", {}
+
+    def _publish_diagnostics(self) -> None:
+        problem, figures = self.diagnose()
+        if not self._running:
+            level, message = DiagnosticStatus.STALE, "not active"
+        elif problem:
+            level, message = DiagnosticStatus.WARN, problem
+        else:
+            level, message = DiagnosticStatus.OK, "ok"
+        status = DiagnosticStatus(
+            level=level,
+            name=f"polo_ros: {self.get_fully_qualified_name()}",
+            message=message,
+            hardware_id=self.session.task,
+            values=[KeyValue(key=key, value=str(value)) for key, value in figures.items()],
+        )
+        array = DiagnosticArray(status=[status])
+        array.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(array)
+
+
+class Slot:
+    """The newest of what arrives, handed from the executor to a worker thread."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._value: Any = None
+        self._closed = False
+
+    def put(self, value: Any) -> None:
+        """Replace the value and wake whoever waits."""
+        with self._condition:
+            self._value = value
+            self._condition.notify_all()
+
+    def take(self, timeout: float) -> Any:
+        """The value, waiting up to `timeout` s for one; None if there is none or the slot is closed."""
+        with self._condition:
+            if self._value is None and not self._closed:
+                self._condition.wait(timeout)
+            value, self._value = self._value, None
+            return value
+
+    def close(self) -> None:
+        """Wake whoever waits, for good."""
+        with self._condition:
+            self._closed = True
+            self._condition.notify_all()
+
+
+def spin(make: Callable[[], PoloNode], args: Sequence[str] | None = None) -> int:
+    """Run one node until it is told to stop; the exit code of its process."""
+    rclpy.init(args=args)
+    node = None
+    code = 0
+    try:
+        node = make()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except SystemExit as error:
+        if node is not None:
+            node.get_logger().fatal(str(error))
+        code = 1
+    except ValueError as error:
+        rclpy.logging.get_logger("polo_ros").fatal(str(error))
+        code = 1
+    finally:
+        if node is not None:
+            node.close()
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return code

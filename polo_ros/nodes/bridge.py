@@ -1,0 +1,360 @@
+"""Bridge: owns the robot through one driver. Plans in, states and transitions out."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from rclpy.qos import QoSProfile
+from rosgraph_msgs.msg import Clock as ClockMsg
+from sensor_msgs.msg import JointState
+from std_srvs.srv import Trigger
+
+from polo_ros import drivers, tasks
+from polo_ros.drivers.base import DriverError
+from polo_ros.msg import Plan, PlannerStatus, State
+from polo_ros.msg import Transition as TransitionMsg
+from polo_ros.nodes import convert
+from polo_ros.nodes.base import EVERY, LATCHED, LATEST, PoloNode, spin
+from polo_ros.nodes.known import OTHERS
+from polo_ros.safety.timeline import TimedPlan
+from polo_ros.session.config import BridgeConfig
+from polo_ros.session.loop import RobotLoop, Sample
+
+
+class Bridge(PoloNode):
+    """Runs a RobotLoop in a thread of its own, paced by the steady clock or by the plans."""
+
+    # A waiting bridge repeats its state this often, s, for a planner that was not there before.
+    REPEAT = 0.2
+    # /clock is published at most this often, s of robot time: each subscriber pays for every message.
+    CLOCK_PERIOD = 0.01
+    # A realtime loop that is this many periods late gives up catching up and says so.
+    MAX_LATE = 10
+
+    def __init__(self) -> None:
+        super().__init__("bridge")
+        self.settings = self.declare(BridgeConfig())
+        self.refuse_unknown(OTHERS)
+        self._thread: threading.Thread | None = None
+        self._wake = threading.Condition()
+        self._stopping = self._paused = self._finished = False
+        self._steps_allowed = 0
+        self._offer: tuple[TimedPlan, int] | None = None
+        self._seen: tuple[int, int] | None = None
+        self._problem = ""
+        self._counts: Counter[str] = Counter()
+        self.on_change(self._changed)
+
+    # ---- lifecycle -------------------------------------------------------------------------
+
+    def configure(self) -> None:
+        """Make task and driver, open communication. No motion."""
+        self.task = tasks.make(self.session.task)
+        self.driver = drivers.make(self.settings.driver, self.task, self.session.seed)
+        self.loop = RobotLoop(self.task, self.driver, self.settings.max_plan_age)
+        model = self.task.model
+        self._joints = [
+            (model.joint(j).name, int(model.jnt_qposadr[j]), int(model.jnt_dofadr[j]))
+            for j in range(model.njnt)
+            if model.jnt_type[j] >= 2  # slide and hinge: one number each
+        ]
+        self._state_publisher = self.create_lifecycle_publisher(State, "state", LATEST)
+        self._transition_publisher = self.create_lifecycle_publisher(TransitionMsg, "transition", EVERY)
+        self._joint_publisher = self.create_lifecycle_publisher(JointState, "joint_states", LATEST)
+        self._clock_publisher = self.create_lifecycle_publisher(ClockMsg, "/clock", QoSProfile(depth=1))
+        self._plan_subscription = self.create_subscription(Plan, "plan", self._receive_plan, LATEST)
+        self._status_subscription = self.create_subscription(
+            PlannerStatus, "planner/status", self._receive_status, LATCHED
+        )
+        self._servers = [
+            self.create_service(Trigger, f"~/{name}", callback)
+            for name, callback in (
+                ("reset", self._serve_reset),
+                ("pause", self._serve_pause),
+                ("resume", self._serve_resume),
+                ("step", self._serve_step),
+                ("stop", self._serve_stop),
+                ("arm", self._serve_arm),
+            )
+        ]
+
+    def activate(self) -> None:
+        """Connect to the robot and start control."""
+        self.driver.connect()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="control", daemon=True)
+        self._thread.start()
+
+    def deactivate(self) -> None:
+        """Stop control, leave the robot safe."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify_all()
+        if self._thread is not None:
+            self._thread.join(timeout=5.0)
+            self._thread = None
+        self._quietly(self.driver.stop)
+
+    def cleanup(self) -> None:
+        """Disconnect."""
+        if hasattr(self, "driver"):
+            self._quietly(self.driver.close)
+
+    def _quietly(self, action: object) -> None:
+        try:
+            action()  # type: ignore[operator]
+        except DriverError as error:
+            self.get_logger().error(f"driver '{self.settings.driver}': {error}")
+
+    def _changed(self) -> None:
+        self.settings = self.config(BridgeConfig)
+        if hasattr(self, "loop"):
+            self.loop.timeline.max_plan_age = self.settings.max_plan_age
+
+    # ---- what comes in ---------------------------------------------------------------------
+
+    def _receive_plan(self, message: Plan) -> None:
+        if not self._running:
+            return
+        try:
+            plan = convert.timed_plan(message, self.task)
+        except convert.MessageError as error:
+            self._refuse(f"plan refused: {error}")
+            return
+        with self._wake:
+            self._offer = (plan, message.weights_version)
+            self._wake.notify_all()
+
+    def _receive_status(self, message: PlannerStatus) -> None:
+        self._seen = (message.step, message.episode)
+
+    def _refuse(self, reason: str) -> None:
+        self._counts["plans_refused"] += 1
+        self._problem = reason
+        self.get_logger().warning(reason, throttle_duration_sec=1.0)
+
+    def _answer(self, response: Trigger.Response, reason: str, done: str) -> Trigger.Response:
+        response.success = not reason
+        response.message = reason or done
+        return response
+
+    def _serve_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        if not self.driver.can_reset:
+            return self._answer(response, f"driver '{self.settings.driver}' cannot reset the robot", "")
+        self.loop.reset_requested = True
+        return self._answer(response, "", "reset at the end of this control period")
+
+    def _serve_pause(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        if not self.driver.simulated:
+            return self._answer(response, "a robot cannot pause; use ~/stop", "")
+        self._paused = True
+        return self._answer(response, "", "paused")
+
+    def _serve_resume(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        with self._wake:
+            self._paused = False
+            self._wake.notify_all()
+        return self._answer(response, "", "running")
+
+    def _serve_step(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        if not self._paused:
+            return self._answer(response, "not paused; call ~/pause first", "")
+        with self._wake:
+            self._steps_allowed += 1
+            self._wake.notify_all()
+        return self._answer(response, "", "one control period")
+
+    def _serve_stop(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self.loop.supervisor.stop("stopped by service")
+        return self._answer(response, "", "safe stop until ~/arm")
+
+    def _serve_arm(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self.loop.supervisor.arm()
+        return self._answer(response, "", "armed")
+
+    # ---- control ---------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._stopping:
+            try:
+                self._control()
+                return
+            except DriverError as error:
+                # Simulation: the next episode starts anew. Robot: made safe, then connected again.
+                self._counts["driver_errors"] += 1
+                self._problem = f"driver '{self.settings.driver}': {error}"
+                self.get_logger().error(self._problem)
+                self._quietly(self.driver.stop)
+                self._wait(1.0)
+                self._quietly(self.driver.close)
+                self._quietly(self.driver.connect)
+                self._seen = (self.loop.step, self.loop.episode)
+            except Exception as error:  # the robot must be safe whatever went wrong here
+                self._quietly(self.driver.stop)
+                self._problem = f"control ended: {error!r}"
+                self.get_logger().fatal(self._problem)
+                raise
+
+    def _control(self) -> None:
+        self._await_session()
+        if self._stopping:
+            return
+        # A planner that saw a session go on before tells where; else this is its beginning.
+        step, episode = (self._seen[0] + 1, self._seen[1] + 1) if self._seen else (0, 0)
+        self.loop.start(step, episode)
+        begun = False
+        sample = self.loop.sense()
+        due = time.monotonic()
+        lockstep = self.session.clock == "lockstep"
+        period = self.task.control_dt
+        while not self._stopping:
+            if 0.0 < self.settings.duration <= sample.step * period + 1e-9:
+                self._finish(sample)
+                return
+            if self._paused and not self._take_step():
+                due = time.monotonic()
+                continue
+            if lockstep or not begun:
+                if not self._await_plan(sample, lockstep):
+                    continue
+                begun, due = True, time.monotonic()
+            else:
+                due = self._pace(due + period, period)
+                self._publish_state(sample)
+                self._accept()
+            transition, after = self.loop.act(sample)
+            if transition.safe_stop:
+                self._counts["safe_stops"] += 1
+                self._problem = f"safe stop: {self.loop.reason}"
+                self.get_logger().warning(self._problem, throttle_duration_sec=1.0)
+            else:
+                self._problem = ""
+            self._transition_publisher.publish(convert.transition_message(transition, self.task))
+            self._publish_clock(after)
+            # After a reset simulation waits for a plan; a robot never does.
+            begun = after.episode == sample.episode or not self.driver.simulated
+            sample = after
+
+    def _await_session(self) -> None:
+        """Wait until whoever must get every transition is there."""
+        expected = int(self.session.learner) + int(self.session.recorder)
+        limit = time.monotonic() + self.settings.start_timeout
+        while not self._stopping and self._transition_publisher.get_subscription_count() < expected:
+            if time.monotonic() > limit:
+                self.get_logger().warning(
+                    f"starting after {self.settings.start_timeout} s without all of the session: transitions "
+                    f"have {self._transition_publisher.get_subscription_count()} subscribers, expected {expected}"
+                )
+                return
+            self._wait(0.05)
+        # A latched planner status arrives shortly after discovery, if there is one.
+        limit = time.monotonic() + 0.5
+        while not self._stopping and self._seen is None and time.monotonic() < limit:
+            self._wait(0.05)
+
+    def _await_plan(self, sample: Sample, exact: bool) -> bool:
+        """Publish the state until a plan for it is there; `exact`: made from this very state."""
+        self._publish_state(sample)
+        published = time.monotonic()
+        while not self._stopping and not self._paused and not self.loop.reset_requested:
+            self._accept()
+            plan = self.loop.timeline.action(sample.step)
+            if plan.action is not None and (not exact or plan.state_step == sample.step):
+                return True
+            if self.loop.supervisor.stopped:
+                return True  # the safe stop is played whether there is a plan or not
+            with self._wake:
+                if self._offer is None:
+                    self._wake.wait(self.REPEAT)
+            if time.monotonic() - published > self.REPEAT:
+                self._publish_state(sample)
+                published = time.monotonic()
+                self._problem = f"waiting for a plan for step {sample.step}"
+        return self.loop.reset_requested
+
+    def _accept(self) -> None:
+        with self._wake:
+            offer, self._offer = self._offer, None
+        if offer is not None:
+            reason = self.loop.offer(*offer)
+            if reason:
+                self._refuse(f"plan {offer[0].plan_id} refused: {reason}")
+
+    def _pace(self, due: float, period: float) -> float:
+        """Sleep until `due`; returns the moment that the next period is counted from."""
+        now = time.monotonic()
+        if now - due > self.MAX_LATE * period:
+            self._counts["overruns"] += 1
+            self.get_logger().warning(
+                f"control is {now - due:.3f} s late: the schedule starts anew", throttle_duration_sec=1.0
+            )
+            return now
+        while (left := due - time.monotonic()) > 0 and not self._stopping:
+            time.sleep(left)
+        return due
+
+    def _take_step(self) -> bool:
+        with self._wake:
+            if self._steps_allowed == 0:
+                self._wake.wait(0.1)
+            if self._steps_allowed == 0:
+                return False
+            self._steps_allowed -= 1
+            return True
+
+    def _wait(self, timeout: float) -> None:
+        with self._wake:
+            if not self._stopping:
+                self._wake.wait(timeout)
+
+    def _finish(self, sample: Sample) -> None:
+        self._finished = True
+        self._quietly(self.driver.stop)
+        self.get_logger().info(f"session over after {sample.step} control periods")
+        while not self._stopping:
+            self._publish_state(sample)
+            self._wait(0.5)
+
+    # ---- what goes out ---------------------------------------------------------------------
+
+    def _publish_state(self, sample: Sample) -> None:
+        message = convert.state_message(sample, self.task)
+        self._state_publisher.publish(message)
+        qpos, qvel = sample.robot.qpos, sample.robot.qvel
+        joints = JointState(
+            name=[name for name, _, _ in self._joints],
+            position=convert.doubles(qpos[[q for _, q, _ in self._joints]]),
+            velocity=convert.doubles(qvel[[v for _, _, v in self._joints]]),
+        )
+        joints.header = message.header
+        self._joint_publisher.publish(joints)
+
+    def _publish_clock(self, sample: Sample) -> None:
+        if not self.driver.simulated:
+            return
+        every = max(1, round(self.CLOCK_PERIOD / self.task.control_dt))
+        if sample.step % every == 0:
+            self._clock_publisher.publish(ClockMsg(clock=convert.stamp(sample.robot.time)))
+
+    def diagnose(self) -> tuple[str, Mapping[str, object]]:
+        """A problem in words, and figures."""
+        if not hasattr(self, "loop"):
+            return "", {}
+        figures: dict[str, object] = {
+            "step": self.loop.step,
+            "episode": self.loop.episode,
+            "paused": self._paused,
+            "finished": self._finished,
+        }
+        for name in ("safe_stops", "plans_refused", "driver_errors", "overruns"):
+            figures[name] = self._counts[name]
+        figures.update({f"supervisor: {k}": v for k, v in self.loop.supervisor.counts.items()})
+        return self._problem, figures
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the node."""
+    return spin(Bridge, args)

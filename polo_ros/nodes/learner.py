@@ -1,0 +1,194 @@
+"""Learner: transitions in, weights out."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from polo_ros import tasks
+from polo_ros.agents.polo import PoloConfig
+from polo_ros.dynamics.mujoco import MujocoDynamics
+from polo_ros.learning.checkpoint import CheckpointError
+from polo_ros.learning.polo_learner import LearnerMetrics, PoloLearner
+from polo_ros.msg import LearnerStatus, Weights
+from polo_ros.msg import Transition as TransitionMsg
+from polo_ros.nodes import convert
+from polo_ros.nodes.base import EVERY, LATCHED, PoloNode, spin
+from polo_ros.nodes.known import OTHERS
+from polo_ros.session.config import LearnerNodeConfig
+
+
+class Learner(PoloNode):
+    """Learns in a thread of its own, below the priority of control.
+
+    In lockstep every update of the schedule is made, in order. In realtime a learner that lags behind
+    takes in what has come and goes on with the newest update; the ones left out are counted.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("learner")
+        self.settings = self.declare(LearnerNodeConfig())
+        self.agent_config = self.declare(PoloConfig())
+        self.refuse_unknown(OTHERS)
+        self._queue: queue.SimpleQueue[TransitionMsg | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+        self._message = ""
+        self._refused = 0
+        self._metrics: LearnerMetrics | None = None
+
+    # ---- lifecycle -------------------------------------------------------------------------
+
+    def configure(self) -> None:
+        """Make task and learner, resume from the run's checkpoint if there is one."""
+        self.task = tasks.make(self.session.task)
+        self.dynamics = MujocoDynamics(self.task, self.settings.learner_threads)
+        config = self.agent_config
+        self.learner = PoloLearner(
+            self.task,
+            self.dynamics,
+            value=config.value,
+            targets=config.targets,
+            learner=config.learner,
+            seed=self.session.seed,
+        )
+        self._checkpoint = Path(self.session.run_dir) / "checkpoints" / "learner.safetensors"
+        if self.session.run_dir:
+            self._resume()
+        self._weights_publisher = self.create_lifecycle_publisher(Weights, "weights", LATCHED)
+        self._status_publisher = self.create_lifecycle_publisher(LearnerStatus, "learner/status", LATCHED)
+        self._subscription = self.create_subscription(TransitionMsg, "transition", self._receive, EVERY)
+
+    def activate(self) -> None:
+        """Start learning."""
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="learning", daemon=True)
+        self._thread.start()
+
+    def deactivate(self) -> None:
+        """Stop learning and keep what was learned."""
+        self._stopping = True
+        self._queue.put(None)
+        if self._thread is not None:
+            self._thread.join(timeout=20.0)
+            self._thread = None
+        self._save()
+
+    def cleanup(self) -> None:
+        """Stop the rollout threads."""
+        if hasattr(self, "dynamics"):
+            self.dynamics.close()
+
+    def _resume(self) -> None:
+        try:
+            warnings = self.learner.restore(self._checkpoint)
+        except FileNotFoundError:
+            return
+        except CheckpointError as error:
+            # What was learned is lost, the session is not: it goes on from nothing, and says so.
+            self._message = f"starting anew: {error}"
+            self.get_logger().error(self._message)
+            return
+        self.get_logger().info(f"resumed from {self._checkpoint}: weights {self.learner.version}")
+        for warning in warnings:
+            self.get_logger().warning(warning)
+
+    def _save(self) -> None:
+        if not self.session.run_dir or self.learner.last_step < 0:
+            return
+        try:
+            self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
+            self.learner.save(self._checkpoint)
+        except OSError as error:
+            self._message = f"cannot write checkpoint {self._checkpoint}: {error}"
+            self.get_logger().error(self._message, throttle_duration_sec=10.0)
+
+    # ---- learning --------------------------------------------------------------------------
+
+    def _receive(self, message: TransitionMsg) -> None:
+        self._queue.put(message)
+
+    def _run(self) -> None:
+        # A thread's own niceness on Linux; control goes first on a machine that both share.
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self.settings.nice)
+        lockstep = self.session.clock == "lockstep"
+        saved = time.monotonic()
+        if self.learner.version:
+            self._publish_weights()
+        while not self._stopping:
+            message = self._queue.get()
+            due = False
+            while message is not None:
+                due = self._observe(message) or due
+                if due and lockstep:
+                    break
+                message = None if self._queue.empty() else self._queue.get()
+            if due and not self._stopping:
+                self._update()
+            if time.monotonic() - saved > self.settings.checkpoint_period:
+                self._save()
+                saved = time.monotonic()
+
+    def _observe(self, message: TransitionMsg) -> bool:
+        """Take in one transition; whether an update is due after it."""
+        try:
+            transition = convert.transition(message, self.task)
+        except convert.MessageError as error:
+            self._refuse(f"transition refused: {error}")
+            self._refused += 1
+            return False
+        if not self.learner.observe(transition):
+            self._refuse(f"transition refused: {self.learner.message}")
+            return False
+        return self.learner.due(transition.step)
+
+    def _refuse(self, reason: str) -> None:
+        self._message = reason
+        self.get_logger().warning(reason, throttle_duration_sec=1.0)
+
+    def _update(self) -> None:
+        metrics = self.learner.update()
+        self._metrics = metrics
+        self._publish_weights()
+        status = LearnerStatus(
+            step=metrics.step,
+            version=metrics.version,
+            transitions=metrics.transitions,
+            transitions_lost=metrics.transitions_lost,
+            transitions_refused=metrics.transitions_refused + self._refused,
+            updates=metrics.updates,
+            updates_skipped=metrics.updates_skipped,
+            lag_s=metrics.lag_s + self._queue.qsize() * self.task.control_dt,
+            value_loss=metrics.value_loss,
+            target_mean=metrics.target_mean,
+            target_std=metrics.target_std,
+            value_mean=metrics.value_mean,
+            value_spread=metrics.value_spread,
+            target_ms=metrics.target_ms,
+            fit_ms=metrics.fit_ms,
+            message=metrics.message or self._message,
+        )
+        self._message = ""
+        status.header.stamp = self.get_clock().now().to_msg()
+        self._status_publisher.publish(status)
+
+    def _publish_weights(self) -> None:
+        now = self.get_clock().now().to_msg()
+        self._weights_publisher.publish(convert.weights_message(self.learner.weights(), now))
+
+    def diagnose(self) -> tuple[str, Mapping[str, object]]:
+        """A problem in words, and figures."""
+        if self._metrics is None:
+            return self._message, {}
+        metrics = self._metrics
+        names = ("version", "transitions", "transitions_lost", "updates", "updates_skipped", "lag_s", "value_loss")
+        return self._message, {name: getattr(metrics, name) for name in names}
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the node."""
+    return spin(Learner, args)

@@ -1,0 +1,159 @@
+"""Recorder: everything that travels, as raw bytes, into a bag; and the session's summary at its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import ParameterEvent
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import JointState
+
+from polo_ros import tasks
+from polo_ros.agents.polo import PoloConfig
+from polo_ros.config import flatten
+from polo_ros.msg import LearnerStatus, Plan, PlannerStatus, State, Transition, Weights
+from polo_ros.nodes.base import EVERY, LATCHED, STEADY, PoloNode, spin
+from polo_ros.nodes.known import OTHERS
+from polo_ros.replay.bag_types import BagError, TopicInfo, message_definition, qos_yaml, type_hash
+from polo_ros.replay.bag_writer import BagWriter
+from polo_ros.replay.session_info import SessionInfo
+from polo_ros.replay.summary import format_table, summarise
+from polo_ros.session.config import BridgeConfig, LearnerNodeConfig, PlannerConfig, RecorderConfig
+
+DIAGNOSTICS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
+TOPICS: tuple[tuple[str, str, Any, QoSProfile], ...] = (
+    ("state", "polo_ros/msg/State", State, EVERY),
+    ("plan", "polo_ros/msg/Plan", Plan, EVERY),
+    ("transition", "polo_ros/msg/Transition", Transition, EVERY),
+    ("weights", "polo_ros/msg/Weights", Weights, LATCHED),
+    ("planner/status", "polo_ros/msg/PlannerStatus", PlannerStatus, LATCHED),
+    ("learner/status", "polo_ros/msg/LearnerStatus", LearnerStatus, LATCHED),
+    ("joint_states", "sensor_msgs/msg/JointState", JointState, EVERY),
+    ("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray", DiagnosticArray, DIAGNOSTICS),
+    ("/parameter_events", "rcl_interfaces/msg/ParameterEvent", ParameterEvent, EVERY),
+)
+
+
+class Recorder(PoloNode):
+    """Writes messages as they come, without decoding them."""
+
+    def __init__(self) -> None:
+        super().__init__("recorder")
+        self.settings = self.declare(RecorderConfig())
+        # Known here to be kept with the bag; what changes live is recorded from /parameter_events.
+        self._parameters: dict[str, Any] = flatten(self.session)
+        for config in (BridgeConfig(), PlannerConfig(), LearnerNodeConfig(), PoloConfig()):
+            self._parameters.update(flatten(self.declare(config)))
+        self.refuse_unknown(OTHERS)
+        self._bag: BagWriter | None = None
+        self._problem = ""
+
+    def configure(self) -> None:
+        """Open the bag and subscribe to everything."""
+        if not self.session.run_dir:
+            raise ValueError("run_dir is empty: the recorder needs a folder to write to")
+        self._run_dir = Path(self.session.run_dir)
+        task = tasks.make(self.session.task)
+        info = SessionInfo(
+            task=task.name,
+            model_hash=task.model_hash,
+            seed=self.session.seed,
+            clock=self.session.clock,
+            driver=str(self._parameters["driver"]),
+            control_dt=task.control_dt,
+            parameters=self._parameters,
+        )
+        self._run_dir.mkdir(parents=True, exist_ok=True)
+        info.save(self._run_dir / "session.yaml")
+        resolved = [(self.resolve_topic_name(name), kind, message, qos) for name, kind, message, qos in TOPICS]
+        topics = [
+            TopicInfo(
+                name,
+                kind,
+                message_definition(kind),
+                qos_yaml(
+                    reliable=True,
+                    transient_local=qos.durability == DurabilityPolicy.TRANSIENT_LOCAL,
+                    depth=qos.depth,
+                ),
+                type_hash(kind),
+            )
+            for name, kind, _, qos in resolved
+        ]
+        self._bag = BagWriter(self._run_dir / "bag", topics, self.settings.split, info.to_metadata(), flush_s=1.0)
+        self._subscriptions_kept = [
+            self.create_subscription(message, name, self._writer(name), self._deep(qos), raw=True)
+            for name, _, message, qos in resolved
+        ]
+        self._timer = self.create_timer(1.0, self._flush, clock=STEADY)
+        self.get_logger().info(f"recording to {self._run_dir / 'bag'}")
+
+    def cleanup(self) -> None:
+        """Close the bag."""
+        bag, self._bag = self._bag, None
+        if bag is not None:
+            try:
+                bag.close()
+            except BagError as error:
+                self._fail(error)
+
+    @staticmethod
+    def _deep(qos: QoSProfile) -> QoSProfile:
+        # A slow disk must not lose messages of a publisher whose own queue is short.
+        return QoSProfile(depth=EVERY.depth, reliability=qos.reliability, durability=qos.durability)
+
+    def _writer(self, topic: str) -> Callable[[bytes], None]:
+        def write(data: bytes) -> None:
+            if self._bag is None:
+                return
+            now = time.time_ns()
+            try:
+                self._bag.write(topic, data, now, now)
+            except BagError as error:
+                self._fail(error)
+
+        return write
+
+    def _flush(self) -> None:
+        if self._bag is None:
+            return
+        try:
+            self._bag.flush()
+        except BagError as error:
+            self._fail(error)
+
+    def _fail(self, error: BagError) -> None:
+        self._problem = f"recording failed: {error}"
+        self.get_logger().error(self._problem, throttle_duration_sec=5.0)
+
+    def diagnose(self) -> tuple[str, Mapping[str, object]]:
+        """A problem in words, and figures."""
+        if self._bag is None:
+            return self._problem, {}
+        return self._problem, {"messages": self._bag.messages, "file": self._bag.path.name}
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the node; after it, write and show the summary of what it recorded."""
+    made: list[Recorder] = []
+
+    def make() -> Recorder:
+        made.append(Recorder())
+        return made[0]
+
+    code = spin(make, args)
+    if code or not made or not made[0].settings.summary or not made[0].session.run_dir:
+        return code
+    # ROS is shut down: a second signal now ends the process the ordinary way, bag and all are closed.
+    logger = rclpy.logging.get_logger("recorder")
+    try:
+        print(format_table(summarise(made[0].session.run_dir)), flush=True)
+    except (BagError, OSError, ValueError) as error:
+        logger.error(f"no summary: {error}")
+        return 1
+    return 0

@@ -1,0 +1,69 @@
+"""`polo bag ...` and `polo summary`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from polo_ros.replay.bag_types import BagError
+
+
+def add_bag_commands(subparsers: Any) -> None:
+    """Add `bag` and `summary` to a parser's subparsers; each sets `run`, (arguments) -> exit status."""
+    bag = subparsers.add_parser("bag", help="look into a recorded bag")
+    commands = bag.add_subparsers(dest="bag_command", required=True)
+    texts = {
+        "info": "topics, counts, session and files of a bag",
+        "check": "read a whole bag; exit status 1 if anything is wrong with it",
+        "recover": "write what is readable of a broken bag to BAG_recovered",
+    }
+    for name, text in texts.items():
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("bag", type=Path, metavar="BAG", help="bag folder, .mcap file or run folder")
+        command.add_argument("--json", action="store_true", help="print JSON")
+        command.set_defaults(run=run_bag)
+    text = "summarise a run: table, summary.json, summary.png, video.gif"
+    summary = subparsers.add_parser("summary", help=text, description=text)
+    summary.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="run folder")
+    summary.add_argument("--json", action="store_true", help="print JSON")
+    summary.add_argument("--no-video", action="store_true", help="make no video")
+    summary.set_defaults(run=run_summary)
+
+
+def run_bag(arguments: argparse.Namespace) -> int:
+    """Run `polo bag info|check|recover`; 1 on problems found by check, or if the bag cannot be read."""
+    from polo_ros.replay import bag_tools
+
+    work, layout = {
+        "info": (bag_tools.info, bag_tools.format_info),
+        "check": (bag_tools.check, bag_tools.format_check),
+        "recover": (bag_tools.recover, bag_tools.format_recover),
+    }[arguments.bag_command]
+    try:
+        facts = work(arguments.bag)
+    except BagError as error:
+        return _fail(error, arguments.json)
+    print(json.dumps(facts, indent=2) if arguments.json else layout(facts))
+    return int(arguments.bag_command == "check" and bool(facts["problems"]))
+
+
+def run_summary(arguments: argparse.Namespace) -> int:
+    """Run `polo summary`; 1 if there is no bag to summarise."""
+    from polo_ros.replay.summary import format_table, summarise
+
+    try:
+        facts = summarise(arguments.run_dir, make_video=not arguments.no_video)
+    except BagError as error:
+        return _fail(error, arguments.json)
+    print(json.dumps(facts, indent=2) if arguments.json else format_table(facts))
+    return 0
+
+
+def _fail(error: Exception, as_json: bool) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    if as_json:
+        print(json.dumps({"error": str(error), "problems": [str(error)]}, indent=2))
+    return 1

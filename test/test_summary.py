@@ -1,0 +1,273 @@
+"""A run is summarised truthfully: numbers, picture and video, with or without parts of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import bag_samples as samples
+import mujoco
+import numpy as np
+import pytest
+from PIL import Image
+
+from polo_ros.replay import summary as module
+from polo_ros.replay import video
+from polo_ros.replay.bag_types import BagError
+from polo_ros.replay.bag_writer import BagWriter
+from polo_ros.replay.cli import add_bag_commands
+from polo_ros.replay.session_info import SessionInfo
+from polo_ros.replay.summary import format_table, summarise
+from polo_ros.tasks.base import FloatArray, ObservationSpec, Task
+
+MODEL = """
+<mujoco><option timestep="0.02"/><worldbody><light pos="0 0 3"/><camera pos="0 -2 0" xyaxes="1 0 0 0 0 1"/>
+<body><joint name="j" type="slide" axis="1 0 0"/>
+<geom size=".1"/></body></worldbody><actuator><motor joint="j"/></actuator></mujoco>
+"""
+
+
+class Joint(Task):
+    """One sliding joint; done when the last observation is above 1."""
+
+    name = "joint"
+    description = "a test"
+    control_dt = samples.DT
+    discount = 0.99
+    observation_spec = ObservationSpec((("place", 1), ("one", 1)))
+
+    def __init__(self) -> None:
+        self.model = mujoco.MjModel.from_xml_string(MODEL)
+
+    def reset(self, rng: np.random.Generator) -> FloatArray:
+        return np.zeros(self.nstate)
+
+    def observe(self, sensordata: FloatArray) -> FloatArray:
+        return sensordata
+
+    def reward(self, obs: Any, action: Any, next_obs: Any) -> Any:
+        return obs[..., 0]
+
+    def success(self, observations: FloatArray) -> bool | None:
+        return bool(observations[-1, 0] > 1.0)
+
+
+@pytest.fixture
+def joint(monkeypatch: pytest.MonkeyPatch) -> Joint:
+    task = Joint()
+
+    def make(name: str) -> Task:
+        if name != "joint":
+            raise ValueError(f"unknown task '{name}'; tasks: joint")
+        return task
+
+    monkeypatch.setattr("polo_ros.tasks.make", make)
+    return task
+
+
+@pytest.fixture
+def no_video(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "make_video", lambda *_: "no offscreen GL: test")
+
+
+def _session(**changes: Any) -> SessionInfo:
+    facts = {"task": "joint", "seed": 7, "clock": "lockstep", "driver": "mujoco", "control_dt": samples.DT, **changes}
+    return SessionInfo(versions={"mujoco": "4"}, started="2026-01-02T03:04:05+00:00", **facts)
+
+
+def _run(folder: Path, task: Task, transitions: list[dict[str, Any]], wall_dt: float = samples.DT) -> None:
+    """A run folder with these transitions, a planner status with each and a learner status with every fourth."""
+    session = _session(model_hash=task.model_hash)
+    session.save(folder / "session.yaml")
+    with BagWriter(folder / "bag", samples.topics(), 0.0, session.to_metadata()) as writer:
+        for row, fields in enumerate(transitions):
+            now = samples.START + round(row * wall_dt * 1e9)
+            step = fields.get("step", row)
+            writer.write(
+                "/transition", samples.transition(**{"step": step, "model_hash": task.model_hash, **fields}), now, now
+            )
+            status = samples.cdr(
+                "polo_ros/msg/PlannerStatus",
+                step=step,
+                plan_ms=float(row + 1),
+                latency_ms=float(row + 2),
+                deadline_ms=18.0,
+                deadlines_missed=row // 5,
+                weights_swapped=row // 4,
+                weights_version=row // 4,
+                value_gate=0.5,
+            )
+            writer.write("/planner/status", status, now, now)
+            if row % 4 == 3:
+                learner = samples.cdr(
+                    "polo_ros/msg/LearnerStatus", step=step, version=row // 4 + 1, value_loss=2.0 / row
+                )
+                writer.write("/learner/status", learner, now, now)
+
+
+def test_a_run_is_summarised(tmp_path: Path, joint: Joint, no_video: None) -> None:
+    _run(tmp_path, joint, [{"weights_version": row // 4} for row in range(20)], wall_dt=samples.DT / 2)
+    facts = summarise(tmp_path)
+    assert json.loads((tmp_path / "summary.json").read_text()) == facts
+    assert (facts["task"], facts["seed"], facts["clock"], facts["driver"]) == ("joint", 7, "lockstep", "mujoco")
+    assert facts["versions"] == {"mujoco": "4"}
+    assert facts["steps"] == 20
+    assert facts["duration_s"] == pytest.approx(20 * samples.DT)
+    assert facts["real_time_factor"] == pytest.approx(2.0)
+    assert (facts["missed_steps"], facts["safe_stops"], facts["transitions_lost"]) == (0, 0, 0)
+    assert facts["plan_ms_p50"] == pytest.approx(10.5)
+    assert facts["plan_ms_p99"] == pytest.approx(np.percentile(np.arange(1, 21), 99))
+    assert facts["latency_ms_p50"] == pytest.approx(11.5)
+    assert facts["deadlines_missed"] == 3
+    assert facts["episode_returns"] == [20.0]
+    assert facts["success"] is True
+    assert (facts["weights_swapped"], facts["weights_version"]) == (4, 4)
+    assert facts["value_loss"] == pytest.approx(2.0 / 19)
+    assert facts["learner_version"] == 5
+    assert facts["bag_messages"] == 45
+    assert facts["bag_bytes"] == (tmp_path / "bag" / "bag_0.mcap").stat().st_size
+    assert facts["bag_problems"] == []
+    assert facts["notes"] == ["video: no offscreen GL: test"]
+    with Image.open(tmp_path / "summary.png") as image:
+        assert image.format == "PNG" and min(image.size) > 500
+
+
+def test_missed_steps_are_gaps_and_safe_stops_after_the_first_plan(
+    tmp_path: Path, joint: Joint, no_video: None
+) -> None:
+    stopped = {"safe_stop": True, "plan_id": 0}
+    steps = [{"step": 0, **stopped}, {"step": 1, **stopped}, {"step": 2}, {"step": 3, **stopped}, {"step": 6}]
+    _run(tmp_path, joint, steps)
+    facts = summarise(tmp_path)
+    assert facts["safe_stops"] == 3
+    assert facts["transitions_lost"] == 2
+    assert facts["missed_steps"] == 3
+    assert facts["bag_problems"] == ["/transition: 2 steps are missing: 3 -> 6"]
+
+
+def test_returns_are_per_episode_and_success_is_of_the_last_that_ended(
+    tmp_path: Path, joint: Joint, no_video: None
+) -> None:
+    low, high = np.array([0.0, 1.0]), np.array([5.0, 1.0])
+    steps = [
+        {"episode": 0, "reward": 1.0, "next_observation": low},
+        {"episode": 0, "reward": 2.0, "next_observation": high, "truncated": True},
+        {"episode": 1, "reward": 4.0, "next_observation": low},
+    ]
+    _run(tmp_path, joint, steps)
+    facts = summarise(tmp_path)
+    assert facts["episode_returns"] == [3.0, 4.0]
+    assert facts["success"] is True
+
+
+def test_counters_of_a_restarted_planner_add_up() -> None:
+    series = module._Series(("deadlines_missed",))
+    series.columns["deadlines_missed"].extend([0, 2, 3, 0, 1, 1, 0, 4])
+    assert series.total("deadlines_missed") == 3 + 1 + 4
+
+
+def test_without_task_planner_and_learner_the_rest_is_summarised(tmp_path: Path, joint: Joint, no_video: None) -> None:
+    samples.write_bag(tmp_path / "bag", metadata=_session(task="unheard_of").to_metadata())
+    facts = summarise(tmp_path)
+    assert facts["steps"] == 20
+    assert facts["success"] is None and facts["plan_ms_p50"] is None and facts["value_loss"] is None
+    assert any("unknown task 'unheard_of'" in note for note in facts["notes"])
+    assert any("session.yaml is missing" in note for note in facts["notes"])
+    assert any(note.startswith("video: none") for note in facts["notes"])
+    assert "unheard_of" in format_table(facts)
+
+
+def test_a_run_of_another_model_is_not_judged(tmp_path: Path, joint: Joint, no_video: None) -> None:
+    _run(tmp_path, joint, [{"model_hash": "feed"}] * 1)
+    facts = summarise(tmp_path)
+    assert facts["success"] is None
+    assert any("was feed" in note for note in facts["notes"])
+
+
+def test_a_bag_without_transitions_is_summarised(tmp_path: Path, joint: Joint, no_video: None) -> None:
+    _run(tmp_path, joint, [])
+    facts = summarise(tmp_path)
+    assert (facts["steps"], facts["episode_returns"], facts["real_time_factor"]) == (0, [], None)
+    assert format_table(facts)
+    assert (tmp_path / "summary.png").exists()
+
+
+def test_a_truncated_bag_and_a_broken_session_file_are_summarised(tmp_path: Path, joint: Joint, no_video: None) -> None:
+    _run(tmp_path, joint, [{}] * 1)
+    path = tmp_path / "bag" / "bag_0.mcap"
+    path.write_bytes(path.read_bytes()[:-30])
+    (tmp_path / "session.yaml").write_text("a: [")
+    facts = summarise(tmp_path)
+    assert (facts["task"], facts["steps"]) == ("joint", 1)
+    assert any("recording was cut" in problem for problem in facts["bag_problems"])
+    assert any("not a session file" in note for note in facts["notes"])
+
+
+def test_numbers_that_are_not_finite_become_null(tmp_path: Path, joint: Joint, no_video: None) -> None:
+    _run(tmp_path, joint, [{"reward": float("nan")}, {"step": 1, "next_observation": np.array([np.inf, 0.0])}])
+    facts = summarise(tmp_path)
+    assert facts["episode_returns"] == [None]
+    assert json.loads((tmp_path / "summary.json").read_text()) == facts
+
+
+def test_the_table_is_aligned(tmp_path: Path, joint: Joint, no_video: None) -> None:
+    _run(tmp_path, joint, [{}] * 3)
+    lines = format_table(summarise(tmp_path)).splitlines()[1:-1]
+    assert len({len(line) - len(line[2:].lstrip()) for line in lines}) == 1
+    starts = {len(line[:22].rstrip()) for line in lines}
+    assert max(starts) <= 21, "names end before the values' column"
+    assert all(line[23:25].strip() for line in lines), "values start in one column"
+
+
+def test_without_a_bag_the_command_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    add_bag_commands(parser.add_subparsers(required=True))
+    arguments = parser.parse_args(["summary", str(tmp_path), "--json"])
+    assert arguments.run(arguments) == 1
+    assert "no .mcap file" in capsys.readouterr().err
+    with pytest.raises(BagError):
+        summarise(tmp_path)
+
+
+def test_the_command_prints_the_table(
+    tmp_path: Path, joint: Joint, no_video: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _run(tmp_path, joint, [{}])
+    parser = argparse.ArgumentParser()
+    add_bag_commands(parser.add_subparsers(required=True))
+    for extra in ([], ["--json"]):
+        arguments = parser.parse_args(["summary", str(tmp_path), "--no-video", *extra])
+        assert arguments.run(arguments) == 0
+    out = capsys.readouterr().out
+    assert "real-time factor" in out and '"real_time_factor"' in out
+
+
+def test_a_video_is_made_or_the_reason_is_said(tmp_path: Path, joint: Joint) -> None:
+    qpos = np.linspace(-0.5, 0.5, 300)[:, None]
+    reason = video.make_video(joint.model, qpos, 6.0, tmp_path / "video.gif", seconds=3.0)
+    if reason:
+        assert reason.startswith("no offscreen GL: egl: ")
+        assert not (tmp_path / "video.gif").exists()
+        return
+    with Image.open(tmp_path / "video.gif") as image:
+        assert image.format == "GIF" and image.size == (320, 240)
+        assert 2 <= image.n_frames <= 100  # type: ignore[attr-defined]
+        first = np.asarray(image.convert("RGB"))
+        image.seek(image.n_frames - 1)  # type: ignore[attr-defined]
+        assert (first != np.asarray(image.convert("RGB"))).any(), "the robot does not move"
+
+
+def test_broken_gl_gives_a_reason_and_costs_nothing(
+    tmp_path: Path, joint: Joint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MUJOCO_GL", "no_such_gl")
+    reason = video.make_video(joint.model, np.zeros((3, 1)), 1.0, tmp_path / "video.gif")
+    assert reason.startswith("no offscreen GL: no_such_gl: ") and "RuntimeError" in reason
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_poses_of_another_model_make_no_video(tmp_path: Path, joint: Joint) -> None:
+    assert "the model has 1" in video.make_video(joint.model, np.zeros((3, 2)), 1.0, tmp_path / "video.gif")
+    assert "no transitions" in video.make_video(joint.model, np.zeros((0, 1)), 1.0, tmp_path / "video.gif")
