@@ -53,7 +53,9 @@ def path(*parts: str) -> Path:
         siblings = sorted(entry.name for entry in found.parent.iterdir()) if found.parent.is_dir() else []
         there = f"; in that folder: {', '.join(siblings)}" if siblings else ""
         origin = " (POLO_ROS_SHARE)" if override else ""
-        raise FileNotFoundError(f"no '{'/'.join(parts)}' in {PACKAGE}'s share folder: {found}{origin} is missing{there}")
+        raise FileNotFoundError(
+            f"no '{'/'.join(parts)}' in {PACKAGE}'s share folder: {found}{origin} is missing{there}"
+        )
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from functools import cache
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mcap.opcode import Opcode
 from mcap.writer import CompressionType, Writer
 
 from polo_ros.replay.bag_reader import BagReader, check_transitions, read_messages, read_transitions, scan
@@ -208,6 +210,48 @@ def test_flipped_bits_never_forge_a_message(tmp_path: Path, bits: list[int]) -> 
     assert all(message in rest for message in messages), "an altered message, or another order"
     assert checked.transitions <= len(messages)
     assert len(messages) == len(EXPECTED) or problems, "a loss that nobody reports"
+
+
+def _records(content: bytes) -> list[tuple[int, int]]:
+    """Opcode and offset of every record of a file."""
+    found, position = [], 8
+    while position < len(content) - 8:
+        opcode, length = struct.unpack_from("<BQ", content, position)
+        found.append((opcode, position))
+        position += 9 + length
+    return found
+
+
+def test_a_chunk_that_passes_for_something_else_is_missed(tmp_path: Path) -> None:
+    content = bytearray(_whole())
+    chunks = [offset for opcode, offset in _records(_whole()) if opcode == Opcode.CHUNK]
+    content[chunks[1]] = 0x40
+    (tmp_path / "x.mcap").write_bytes(content)
+    messages, problems = _read(tmp_path / "x.mcap")
+    assert messages == EXPECTED[:2] + EXPECTED[4:]
+    assert [problem.message for problem in problems] == ["6 of 8 messages of its index are readable"]
+
+
+def test_an_index_that_passes_for_a_message_is_left_out(tmp_path: Path) -> None:
+    content = bytearray(_whole())
+    indexes = [offset for opcode, offset in _records(_whole()) if opcode == Opcode.MESSAGE_INDEX]
+    content[indexes[0]] = Opcode.MESSAGE
+    (tmp_path / "x.mcap").write_bytes(content)
+    messages, problems = _read(tmp_path / "x.mcap")
+    assert messages == EXPECTED
+    assert [problem.message for problem in problems] == ["a message outside the chunks is left out"]
+
+
+@pytest.mark.parametrize("number", [0, -1])
+def test_of_two_descriptions_of_a_topic_the_checked_one_counts(tmp_path: Path, number: int) -> None:
+    content = bytearray(_whole())
+    channels = [offset for opcode, offset in _records(_whole()) if opcode == Opcode.CHANNEL]
+    for offset in (channels[:3], channels[3:])[number]:  # at the start, and in the index
+        content[content.index(b"/", offset) + 1] ^= 1
+    (tmp_path / "x.mcap").write_bytes(content)
+    info, _ = scan(tmp_path / "x.mcap")
+    assert sorted(name for name, _ in info.topics) == ["/learner/status", "/planner/status", "/transition"]
+    assert info.messages == 8
 
 
 @given(content=st.binary(max_size=300))

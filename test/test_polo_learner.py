@@ -199,6 +199,32 @@ def test_terminal_states_bound_the_value() -> None:
     assert learner.update().target_mean == pytest.approx(1.0)
 
 
+def test_members_disagree_as_much_as_noisy_targets_leave_open() -> None:
+    """One state seen n times, worth 1 for sure: the posterior's deviation is about sigma / sqrt(n)."""
+    n, sigma = 8, 0.3
+    learner = make(
+        replace(LEARNER, gradient_steps=150, batch_size=16, target_states=64, learning_rate=5e-3),
+        FencedCartTask(bonus=1.0),
+        value=ValueConfig(members=24, sigma=sigma),
+    )
+    start = np.array([0.0, 0.95, 3.0])
+    for step in range(n):
+        learner.observe(Transition(step, step, 0, start, start[1:], np.zeros(1), 1.0, start[1:], terminated=True))
+    for _ in range(4):
+        metrics = learner.update()
+    expected = learner.ensemble.value_scale * sigma / np.sqrt(n)
+    assert 0.6 * expected < metrics.value_spread < 1.4 * expected
+
+
+def test_every_update_draws_anew() -> None:
+    dynamics = LinearDynamics()
+    learner = make(dynamics=dynamics)
+    feed(learner, wander(CartTask(), 8))
+    first = dynamics.last_actions
+    learner.update()
+    assert (dynamics.last_actions != first).any()
+
+
 def test_literal_algorithm_1_plans_a_state_for_every_sample() -> None:
     dynamics = LinearDynamics()
     feed(make(dynamics=dynamics), wander(CartTask(), 8))

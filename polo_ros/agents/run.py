@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -35,6 +36,11 @@ class RunResult:
             returns[transition.episode] = returns.get(transition.episode, 0.0) + transition.reward
         return list(returns.values())
 
+    def _value_loss(self) -> float | None:
+        """Of the last update that fitted anything."""
+        losses = [update.value_loss for update in self.updates if not math.isnan(update.value_loss)]
+        return losses[-1] if losses else None
+
     def summary(self, task: Task, seed: int) -> dict[str, object]:
         """Figures of the run, under the names that a session's summary.json has."""
         observations = np.array([t.next_observation for t in self.transitions])
@@ -50,7 +56,7 @@ class RunResult:
             "episode_returns": self.episode_returns(),
             "success": task.success(observations),
             "weights_version": self.updates[-1].version if self.updates else 0,
-            "value_loss": self.updates[-1].value_loss if self.updates else None,
+            "value_loss": self._value_loss(),
             "learning_s": sum(u.target_ms + u.fit_ms for u in self.updates) / 1e3,
             "wall_s": self.wall_s,
         }

@@ -63,7 +63,7 @@ class MujocoDriver(Driver):
     def stop(self) -> None:
         """Zero control; the simulation stands still until the next write."""
         if self._data is not None:
-            self._data.ctrl[:] = np.clip(0.0, self.task.action_low, self.task.action_high)
+            self._data.ctrl[:] = self.task.resting_action
 
     def close(self) -> None:
         """Forget the simulation, but not its time."""

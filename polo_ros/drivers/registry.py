@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from polo_ros import plugins
 from polo_ros.drivers.base import Driver
+from polo_ros.plugins import PluginError
 from polo_ros.tasks.base import Task
 
 GROUP = "polo_ros.drivers"
@@ -18,15 +19,18 @@ def make(name: str, task: Task, seed: int) -> Driver:
     """Make the driver called `name` for one task; it is not connected yet.
 
     Raises:
-        ValueError: unknown name, or a plugin that cannot be loaded or made.
+        ValueError: unknown name.
+        PluginError: one that cannot be loaded or made; also a ValueError.
     """
     factory = plugins.load(GROUP, "driver", name)
     try:
         driver = factory(task, seed)
     except Exception as error:  # a plugin may fail in any way
-        raise ValueError(
+        raise PluginError(
             f"driver '{name}' cannot be made for task '{task.name}': {type(error).__name__}: {error}"
         ) from error
     if not isinstance(driver, Driver):
-        raise ValueError(f"driver '{name}' is a {type(driver).__name__}, not a polo_ros.drivers.base.Driver")
+        raise PluginError(
+            f"driver '{name}' is a {type(driver).__name__}, not a polo_ros.drivers.base.Driver"
+        )
     return driver

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import importlib.util
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from polo_ros import resources
 from polo_ros.launcher import launch_file
 from polo_ros.launcher.launch_file import LaunchError, Node
-from polo_ros.launcher.processes import STOPPED, ProcessSpec, Supervisor
+from polo_ros.launcher.processes import ProcessSpec, Supervisor, ended_well
 from polo_ros.launcher.substitutions import package_prefix
 
-PACKAGE = "polo_ros"
 SUFFIX = ".launch.xml"
 
 
@@ -69,6 +71,10 @@ def session_environment(base: Mapping[str, str]) -> dict[str, str]:
         **base,
     }
     prefixes = [prefix for prefix in environment.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
+    with contextlib.suppress(FileNotFoundError):  # a source tree: launch files of other packages still work
+        own = str(resources.prefix())
+        if own not in prefixes:  # first, so that launch files and nodes are of the same installation as this code
+            prefixes.insert(0, own)
     if sys.prefix not in prefixes:  # last, so that a workspace that the user has sourced stays above it
         prefixes.append(sys.prefix)
     environment["AMENT_PREFIX_PATH"] = os.pathsep.join(prefixes)
@@ -86,7 +92,7 @@ def find_launch_file(text: str, environment: Mapping[str, str]) -> Path:
             raise LaunchError(f"launch file '{text}' does not exist")
         return Path(os.path.abspath(text))
     try:
-        folder = package_prefix(PACKAGE, environment) / "share" / PACKAGE / "launch"
+        folder = package_prefix(resources.PACKAGE, environment) / "share" / resources.PACKAGE / "launch"
     except ValueError as error:
         raise LaunchError(error) from None
     path = folder / f"{text}{SUFFIX}"
@@ -211,10 +217,17 @@ def run_ros(path: Path, given: Mapping[str, str], environment: Mapping[str, str]
     launch_file.check_arguments(given, {a.name: a.choices or () for a in declared}, path.name)
 
     failed: list[str] = []
+    started: dict[int, float] = {}
+
+    def on_start(event: Any, context: Any) -> None:
+        started[event.pid] = time.monotonic()
 
     def on_exit(event: Any, context: Any) -> None:
         required = any(isinstance(entity, actions.Shutdown) for entity in event.action.get_sub_entities())
-        good = event.returncode in STOPPED if context.is_shutdown else event.returncode == 0 or not required
+        if context.is_shutdown:
+            good = ended_well(event.returncode, time.monotonic() - started.get(event.pid, time.monotonic()))
+        else:
+            good = event.returncode == 0 or not required
         if not good:
             failed.append(event.process_name)
 
@@ -222,6 +235,7 @@ def run_ros(path: Path, given: Mapping[str, str], environment: Mapping[str, str]
     service.include_launch_description(
         launch.LaunchDescription(
             [
+                actions.RegisterEventHandler(handlers.OnProcessStart(on_start=on_start)),
                 actions.RegisterEventHandler(handlers.OnProcessExit(on_exit=on_exit)),
                 actions.IncludeLaunchDescription(
                     sources.AnyLaunchDescriptionSource(str(path)), launch_arguments=list(given.items())

@@ -23,6 +23,7 @@ from pathlib import Path
 PR_SET_PDEATHSIG = 1
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 STOPPED = (0, -signal.SIGINT, -signal.SIGTERM, 128 + signal.SIGINT, 128 + signal.SIGTERM)  # good answers to a stop
+STARTING = 5.0  # s that a process may take until it knows how to answer a stop
 LONGEST_LINE = 1 << 16  # bytes of output without a line end before it is shown all the same
 
 # Loaded here, since nothing may be imported between fork and exec.
@@ -64,6 +65,7 @@ class _Child:
         self.process: subprocess.Popen[bytes] | None = None
         self.buffer = b""
         self.restarts = 0
+        self.started = 0.0
         self.start_at: float | None = None  # when to start it again
         self.next_signal: signal.Signals | None = None
         self.signal_at = 0.0
@@ -134,6 +136,7 @@ class Supervisor:
             self._failed = True
             self.shutdown(f"{spec.name} cannot be started")
             return
+        child.started = time.monotonic()
         self._tell_guardian(f"+{child.process.pid} {spec.sigterm_timeout + spec.sigkill_timeout}")
         self._show(child, f"started, process {child.process.pid}")
         assert child.process.stdout is not None
@@ -209,8 +212,8 @@ class Supervisor:
         self._show(child, "ended" if code == 0 else f"ended: {describe(code)}")
         if self._stopping:
             # Who was killed since the user was in a hurry had no chance to answer well.
-            if code not in STOPPED and not (code == -signal.SIGKILL and self._interrupts > 1):
-                self._failed = True
+            hurried = code == -signal.SIGKILL and self._interrupts > 1
+            self._failed |= not hurried and not ended_well(code, time.monotonic() - child.started)
             return
         if spec.respawn and (spec.respawn_max_retries < 0 or child.restarts < spec.respawn_max_retries):
             child.restarts += 1
@@ -330,6 +333,16 @@ class Supervisor:
                 signal.signal(number, handler)
             os.close(reader)
             os.close(writer)
+
+
+def ended_well(code: int, age: float) -> bool:
+    """Whether a process that was asked to stop has answered with a good return code.
+
+    Args:
+        code: return code; negative: the signal that ended it.
+        age: time since it was started, s. Python exits with 1 when it is interrupted while it still starts.
+    """
+    return code in STOPPED or (code > 0 and age < STARTING)
 
 
 def describe(code: int) -> str:

@@ -14,13 +14,16 @@ from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.lifecycle.node import LifecycleState
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.parameter import Parameter
+from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from polo_ros.config import fields, flatten, replace
 from polo_ros.session.config import SessionConfig, task_parameters
 
 C = TypeVar("C")
+RCLError = rclpy_implementation.RCLError
 
 STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 LATEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
@@ -104,7 +107,7 @@ class PoloNode(LifecycleNode):
         parameter = self._parameter_overrides.get(name)
         return default if parameter is None else str(parameter.value)
 
-    def _changed(self, parameters: Sequence[Parameter]) -> dict[type, Any]:
+    def _with_changes(self, parameters: Sequence[Parameter]) -> dict[type, Any]:
         changed = {}
         for kind, config in self._configs.items():
             names = flatten(config)
@@ -115,13 +118,13 @@ class PoloNode(LifecycleNode):
 
     def _check_change(self, parameters: Sequence[Parameter]) -> SetParametersResult:
         try:
-            self._changed(parameters)
+            self._with_changes(parameters)
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
     def _apply_change(self, parameters: Sequence[Parameter]) -> None:
-        changed = self._changed(parameters)
+        changed = self._with_changes(parameters)
         self._configs.update(changed)
         if changed and self._on_change is not None:
             self._on_change()
@@ -192,6 +195,14 @@ class PoloNode(LifecycleNode):
         for transition in (self.trigger_configure, self.trigger_activate):
             if transition() != TransitionCallbackReturn.SUCCESS:
                 raise SystemExit(f"{self.get_name()} did not start; its log above says why")
+
+    def send(self, publisher: Publisher, message: Any) -> None:
+        """Publish from a worker thread; does nothing once ROS is shut down, which may be at any moment."""
+        try:
+            publisher.publish(message)
+        except RCLError:
+            if self.context.ok():
+                raise
 
     # ---- diagnostics -----------------------------------------------------------------------
 

@@ -232,7 +232,7 @@ class Bridge(PoloNode):
                 self.get_logger().warning(self._problem, throttle_duration_sec=1.0)
             else:
                 self._problem = ""
-            self._transition_publisher.publish(convert.transition_message(transition, self.task))
+            self.send(self._transition_publisher, convert.transition_message(transition, self.task))
             self._publish_clock(after)
             # After a reset simulation waits for a plan; a robot never does.
             begun = after.episode == sample.episode or not self.driver.simulated
@@ -240,15 +240,19 @@ class Bridge(PoloNode):
 
     def _await_session(self) -> None:
         """Wait until whoever must get every transition is there."""
-        expected = int(self.session.learner) + int(self.session.recorder)
+        wanted = {"learner"} if self.session.learner else set()
+        wanted |= {"recorder"} if self.session.recorder else set()
         limit = time.monotonic() + self.settings.start_timeout
-        while not self._stopping and self._transition_publisher.get_subscription_count() < expected:
+        topic = self.resolve_topic_name("transition")
+        while not self._stopping:
+            missing = wanted - {info.node_name for info in self.get_subscriptions_info_by_topic(topic)}
+            if not missing:
+                break
             if time.monotonic() > limit:
                 self.get_logger().warning(
-                    f"starting after {self.settings.start_timeout} s without all of the session: transitions "
-                    f"have {self._transition_publisher.get_subscription_count()} subscribers, expected {expected}"
+                    f"starting after {self.settings.start_timeout} s without {' and '.join(sorted(missing))}"
                 )
-                return
+                break
             self._wait(0.05)
         # A latched planner status arrives shortly after discovery, if there is one.
         limit = time.monotonic() + 0.5
@@ -322,7 +326,7 @@ class Bridge(PoloNode):
 
     def _publish_state(self, sample: Sample) -> None:
         message = convert.state_message(sample, self.task)
-        self._state_publisher.publish(message)
+        self.send(self._state_publisher, message)
         qpos, qvel = sample.robot.qpos, sample.robot.qvel
         joints = JointState(
             name=[name for name, _, _ in self._joints],
@@ -330,14 +334,14 @@ class Bridge(PoloNode):
             velocity=convert.doubles(qvel[[v for _, _, v in self._joints]]),
         )
         joints.header = message.header
-        self._joint_publisher.publish(joints)
+        self.send(self._joint_publisher, joints)
 
     def _publish_clock(self, sample: Sample) -> None:
         if not self.driver.simulated:
             return
         every = max(1, round(self.CLOCK_PERIOD / self.task.control_dt))
         if sample.step % every == 0:
-            self._clock_publisher.publish(ClockMsg(clock=convert.stamp(sample.robot.time)))
+            self.send(self._clock_publisher, ClockMsg(clock=convert.stamp(sample.robot.time)))
 
     def diagnose(self) -> tuple[str, Mapping[str, object]]:
         """A problem in words, and figures."""

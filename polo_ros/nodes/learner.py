@@ -85,6 +85,7 @@ class Learner(PoloNode):
 
     def _resume(self) -> None:
         try:
+            # Within one run folder the numbering of steps goes on: no session begins anew here.
             warnings = self.learner.restore(self._checkpoint)
         except FileNotFoundError:
             return
@@ -140,11 +141,11 @@ class Learner(PoloNode):
         except convert.MessageError as error:
             self._refuse(f"transition refused: {error}")
             self._refused += 1
-            return False
-        if not self.learner.observe(transition):
-            self._refuse(f"transition refused: {self.learner.message}")
-            return False
-        return self.learner.due(transition.step)
+        else:
+            if not self.learner.observe(transition):
+                self._refuse(f"transition refused: {self.learner.message}")
+        # The schedule goes by the step, whatever the transition is worth: a lockstep planner waits.
+        return self.learner.due(message.step)
 
     def _refuse(self, reason: str) -> None:
         self._message = reason
@@ -174,11 +175,11 @@ class Learner(PoloNode):
         )
         self._message = ""
         status.header.stamp = self.get_clock().now().to_msg()
-        self._status_publisher.publish(status)
+        self.send(self._status_publisher, status)
 
     def _publish_weights(self) -> None:
         now = self.get_clock().now().to_msg()
-        self._weights_publisher.publish(convert.weights_message(self.learner.weights(), now))
+        self.send(self._weights_publisher, convert.weights_message(self.learner.weights(), now))
 
     def diagnose(self) -> tuple[str, Mapping[str, object]]:
         """A problem in words, and figures."""

@@ -59,6 +59,7 @@ class Planner(PoloNode):
         self._pending: tuple[Arrays, int] | None = None
         self._changed_config = False
         self._stopping = False
+        self._given_up = 0
         self._counts: Counter[str] = Counter()
         self._message = ""
         self._latencies: deque[float] = deque(maxlen=self.HISTORY)
@@ -150,7 +151,7 @@ class Planner(PoloNode):
                 continue
             if lockstep and (arrived.episode, arrived.step) == planned:
                 # A waiting bridge repeats its state: it gets the same plan again, not another one.
-                self._plan_publisher.publish(answer)
+                self.send(self._plan_publisher, answer)
                 continue
             began = time.perf_counter()
             if lockstep:
@@ -176,7 +177,7 @@ class Planner(PoloNode):
             answer = convert.plan_message(
                 plan, self.task, self.planner.weights_version, self.get_clock().now().to_msg()
             )
-            self._plan_publisher.publish(answer)
+            self.send(self._plan_publisher, answer)
             latency = time.perf_counter() - arrived.at
             self._latencies.append(latency)
             self._report(plan, result, 1e3 * (ended - started), 1e3 * latency)
@@ -202,9 +203,9 @@ class Planner(PoloNode):
 
     def _await_weights(self, step: int) -> None:
         """Lockstep: wait for the weights that the schedule names for this step."""
-        if not self.session.learner:
-            return
         required = required_version(step, self.agent_config.learner.update_every)
+        if not self.session.learner or required <= self._given_up:
+            return
         limit = time.monotonic() + self.settings.weights_timeout
         with self._lock:
             while not self._stopping:
@@ -213,6 +214,7 @@ class Planner(PoloNode):
                 if newest >= required:
                     return
                 if left <= 0:
+                    self._given_up = required  # waited for once: a learner that died must not cost more
                     self._counts["weights_late"] += 1
                     self._message = f"step {step} planned with weights {newest}, the schedule names {required}"
                     self.get_logger().warning(self._message, throttle_duration_sec=1.0)
@@ -264,7 +266,7 @@ class Planner(PoloNode):
             message=self._message,
         )
         status.header.stamp = self.get_clock().now().to_msg()
-        self._status_publisher.publish(status)
+        self.send(self._status_publisher, status)
         self._message = ""
 
     def diagnose(self) -> tuple[str, Mapping[str, object]]:

@@ -22,7 +22,6 @@ from polo_ros.nodes.known import OTHERS
 from polo_ros.replay.bag_types import BagError, TopicInfo, message_definition, qos_yaml, type_hash
 from polo_ros.replay.bag_writer import BagWriter
 from polo_ros.replay.session_info import SessionInfo
-from polo_ros.replay.summary import format_table, summarise
 from polo_ros.session.config import BridgeConfig, LearnerNodeConfig, PlannerConfig, RecorderConfig
 
 DIAGNOSTICS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
@@ -149,6 +148,8 @@ def main(args: Sequence[str] | None = None) -> int:
     code = spin(make, args)
     if code or not made or not made[0].settings.summary or not made[0].session.run_dir:
         return code
+    from polo_ros.replay.summary import format_table, summarise  # plots and video: slow to load, wanted only now
+
     # ROS is shut down: a second signal now ends the process the ordinary way, bag and all are closed.
     logger = rclpy.logging.get_logger("recorder")
     try:

@@ -132,6 +132,7 @@ class FileReader:
                 self._end(stream)
             except _Cut as cut:
                 self._problem("truncated", f"{cut}; {self.info.size - good} bytes at the end are lost")
+        self._describe()
         self._compare()
 
     def _records(self, stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
@@ -189,8 +190,6 @@ class FileReader:
             self._trusted.add((kind, record.id))
         known[record.id] = record  # type: ignore[assignment]
         self._topics.clear()
-        if kind == "channel":
-            self._topic(record.id, final=False)
 
     def _topic(self, channel_id: int, final: bool = True) -> TopicInfo | None:
         """The topic of a channel; None if it cannot be known. `final`: a message asks for it."""
@@ -208,7 +207,6 @@ class FileReader:
                 channel.metadata.get("topic_type_hash", ""),
                 schema.encoding,
             )
-            self.info.topics[topic.name, topic.type] = topic
         elif final:
             if channel is None:
                 reason = f"channel {channel_id} is not described"
@@ -267,6 +265,13 @@ class FileReader:
         if topic is not None:
             self.info.count(topic, log_time)
             yield Record(topic, log_time, publish_time, body[_MESSAGE.size :])
+
+    def _describe(self) -> None:
+        """Name the topics, those without messages too, once it is known which descriptions to trust."""
+        for channel_id in self._channels:
+            topic = self._topic(channel_id, final=False)
+            if topic is not None:
+                self.info.topics.setdefault((topic.name, topic.type), topic)
 
     def _compare(self) -> None:
         if self._stated is not None and self.info.complete and self._stated.message_count != self.info.messages:
@@ -357,6 +362,7 @@ def _indexed(path: Path) -> FileInfo | None:
     stated = reader._stated
     if reader.problems or stated is None:
         return None
+    reader._describe()
     info = reader.info
     info.complete = True
     for channel_id, count in stated.channel_message_counts.items():

@@ -57,7 +57,7 @@ class PointMassMaze(Task):
         free: npt.NDArray[np.bool_] = np.hypot(outside[..., 0], outside[..., 1]).min(axis=-1) >= self._radius
         return free
 
-    def coverage(self, positions: FloatArray, cells: int = 20) -> float:
+    def coverage(self, positions: npt.ArrayLike, cells: int = 20) -> float:
         """Share of the free cells of a cells x cells occupancy grid that `positions` (T, 2) visit, 0 .. 1."""
         free = self.free_cells(cells)
         index = np.floor((np.asarray(positions) + self.ARENA) * (cells / (2.0 * self.ARENA))).astype(int)

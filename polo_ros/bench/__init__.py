@@ -1,0 +1,1 @@
+"""What planning and a session cost, measured: `polo bench`."""

@@ -1,0 +1,1 @@
+"""ROS 2 around the rooms: each node decodes messages, calls, and publishes."""

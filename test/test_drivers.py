@@ -1,0 +1,229 @@
+"""Drivers: simulated robots keep the driver's contract."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mujoco
+import numpy as np
+import pytest
+
+from polo_ros.drivers.base import Driver, DriverError
+from polo_ros.drivers.mock import MockDriver
+from polo_ros.drivers.mujoco import MujocoDriver
+from polo_ros.tasks.base import FloatArray
+from polo_ros.tasks.cartpole_swingup import CartpoleSwingup
+from polo_ros.tasks.humanoid_getup import HumanoidGetup
+from polo_ros.tasks.point_mass_maze import PointMassMaze
+
+DRIVERS: list[type[Driver]] = [MujocoDriver, MockDriver]
+
+
+def trace(driver: Driver, actions: FloatArray) -> FloatArray:
+    """Times, positions and velocities after each of actions (T, nu)."""
+    rows = []
+    for action in actions:
+        driver.write(action)
+        state = driver.read()
+        rows.append(np.concatenate(([state.time], state.qpos, state.qvel, state.act)))
+    return np.array(rows)
+
+
+@pytest.fixture(params=DRIVERS, ids=lambda kind: kind.__name__)
+def kind(request: pytest.FixtureRequest) -> type[Driver]:
+    found: type[Driver] = request.param
+    return found
+
+
+def test_sizes_are_the_models_and_a_write_is_one_control_period(
+    kind: type[Driver],
+) -> None:
+    for task in (CartpoleSwingup(), HumanoidGetup()):
+        driver = kind(task, 0)
+        driver.connect()
+        before = driver.read()
+        assert (len(before.qpos), len(before.qvel), len(before.act)) == (
+            task.model.nq,
+            task.model.nv,
+            task.model.na,
+        )
+        driver.write(np.zeros(task.model.nu))
+        assert driver.read().time - before.time == pytest.approx(task.control_dt)
+        assert driver.simulated and driver.can_reset
+
+
+def test_reading_changes_nothing_and_gives_memory_of_its_own(
+    kind: type[Driver],
+) -> None:
+    driver = kind(CartpoleSwingup(), 0)
+    driver.connect()
+    first = driver.read()
+    kept = first.qpos.copy()
+    first.qpos[:] = 99.0
+    np.testing.assert_array_equal(driver.read().qpos, kept)
+
+
+def test_the_same_seed_gives_the_same_run(kind: type[Driver]) -> None:
+    actions = np.random.default_rng(0).uniform(-1, 1, (100, 21))
+    runs = []
+    for _ in range(2):
+        driver = kind(HumanoidGetup(), 5)
+        driver.connect()
+        driver.reset(3)
+        runs.append(trace(driver, actions))
+    np.testing.assert_array_equal(runs[0], runs[1])
+
+
+def test_time_goes_on_through_resets_and_reconnections(kind: type[Driver]) -> None:
+    driver = kind(CartpoleSwingup(), 0)
+    driver.connect()
+    driver.write(np.zeros(1))
+    driver.reset(1)
+    assert driver.read().time == pytest.approx(0.02)
+    driver.write(np.zeros(1))
+    driver.close()
+    driver.connect()
+    assert driver.read().time == pytest.approx(0.04)
+
+
+def test_nothing_works_before_connect_or_after_close(kind: type[Driver]) -> None:
+    driver = kind(CartpoleSwingup(), 0)
+    driver.stop()  # at any time
+    for _ in range(2):
+        with pytest.raises(DriverError, match="not connected"):
+            driver.read()
+        with pytest.raises(DriverError, match="not connected"):
+            driver.write(np.zeros(1))
+        driver.connect()
+        driver.read()
+        driver.close()
+
+
+@pytest.mark.parametrize("action", [np.zeros(2), np.array([np.nan]), np.array([[0.0]])])
+def test_wrong_controls_are_refused_and_move_nothing(
+    kind: type[Driver], action: FloatArray
+) -> None:
+    driver = kind(CartpoleSwingup(), 0)
+    driver.connect()
+    before = driver.read()
+    with pytest.raises(DriverError, match="are not 1 finite numbers"):
+        driver.write(action)
+    after = driver.read()
+    assert after.time == before.time and (after.qpos == before.qpos).all()
+
+
+# ---- mujoco ------------------------------------------------------------------------------------
+
+
+def test_mujoco_episodes_start_where_seed_and_number_say() -> None:
+    task = CartpoleSwingup()
+    driver = MujocoDriver(task, 7)
+    driver.connect()
+    for episode in (0, 1, 4):
+        driver.reset(episode)
+        expected = task.reset(np.random.default_rng([7, episode]))
+        np.testing.assert_array_equal(driver.read().qpos, task.unpack(expected)[1])
+    assert (
+        driver.read().qpos != task.unpack(task.reset(np.random.default_rng([8, 4])))[1]
+    ).any()
+
+
+def test_mujoco_steps_physics_as_mujoco_does() -> None:
+    task = PointMassMaze()
+    driver = MujocoDriver(task, 0)
+    driver.connect()
+    data = mujoco.MjData(task.model)
+    data.qpos[:] = driver.read().qpos
+    for action in np.random.default_rng(0).uniform(-1, 1, (50, 2)):
+        data.ctrl[:] = action
+        mujoco.mj_step(task.model, data)
+        driver.write(action)
+    np.testing.assert_array_equal(driver.read().qpos, data.qpos)
+
+
+def test_mujoco_stop_stands_still() -> None:
+    driver = MujocoDriver(CartpoleSwingup(), 0)
+    driver.connect()
+    driver.write(np.ones(1))
+    before = driver.read()
+    driver.stop()
+    driver.stop()
+    after = driver.read()
+    assert after.time == before.time and (after.qpos == before.qpos).all()
+
+
+def test_mujoco_divergence_is_named_until_a_reset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(
+        tmp_path
+    )  # MuJoCo writes its warnings to a file in the working directory
+    task = HumanoidGetup()
+    driver = MujocoDriver(task, 0)
+    driver.connect()
+    driver.write(np.zeros(21))
+    task.model.actuator_gear[:, 0] = 1e12
+    with pytest.raises(
+        DriverError,
+        match=r"simulation of 'humanoid_getup' diverged after 0\.008 s: bad acceleration",
+    ):
+        trace(driver, np.ones((50, 21)))
+    for attempt in (driver.read, lambda: driver.write(np.zeros(21))):
+        with pytest.raises(DriverError, match="diverged"):
+            attempt()
+    driver.reset(1)
+    assert driver.read().time == pytest.approx(0.008)
+    driver.write(np.zeros(21))
+    assert np.isfinite(driver.read().qpos).all()
+
+
+# ---- mock --------------------------------------------------------------------------------------
+
+
+def test_mock_joints_go_where_they_are_told_within_their_range() -> None:
+    task = HumanoidGetup()
+    driver = MockDriver(task, 0)
+    driver.connect()
+    driver.write(np.full(21, 0.25))
+    state = driver.read()
+    knee, hip = task.model.joint("right_knee"), task.model.joint("right_hip_z")
+    assert state.qpos[hip.qposadr[0]] == pytest.approx(0.25)
+    assert state.qvel[hip.dofadr[0]] == pytest.approx(0.25 / task.control_dt)
+    assert state.qpos[knee.qposadr[0]] == pytest.approx(knee.range[1])
+    np.testing.assert_array_equal(
+        state.qpos[:7], task.model.qpos0[:7]
+    )  # nothing drives the root
+
+
+def test_mock_follows_with_its_time_constant() -> None:
+    driver = MockDriver(PointMassMaze(), 0, following_time=0.1)
+    driver.connect()
+    positions = trace(driver, np.tile([1.0, -0.5], (5, 1)))[:, 1:3]
+    expected = 1.0 - np.exp(-0.2 * np.arange(1, 6))
+    np.testing.assert_allclose(positions, expected[:, None] * [1.0, -0.5], atol=1e-12)
+
+
+def test_mock_noise_is_in_the_measurement_and_not_in_the_motion() -> None:
+    driver = MockDriver(PointMassMaze(), 0, noise=0.01)
+    driver.connect()
+    driver.write(np.array([0.5, 0.5]))
+    measured = np.array([driver.read().qpos for _ in range(2000)])
+    np.testing.assert_allclose(measured.mean(axis=0), 0.5, atol=1e-3)
+    np.testing.assert_allclose(measured.std(axis=0), 0.01, rtol=0.1)
+
+
+def test_mock_reset_brings_all_joints_home() -> None:
+    task = PointMassMaze()
+    driver = MockDriver(task, 0)
+    driver.connect()
+    driver.write(np.ones(2))
+    driver.reset(1)
+    state = driver.read()
+    np.testing.assert_array_equal(state.qpos, task.model.qpos0)
+    np.testing.assert_array_equal(state.qvel, 0.0)
+
+
+@pytest.mark.parametrize("options", [{"following_time": -1.0}, {"noise": float("nan")}])
+def test_mock_options_that_make_no_sense_are_refused(options: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(options))):
+        MockDriver(PointMassMaze(), 0, **options)
