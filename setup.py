@@ -276,9 +276,7 @@ class EditableWheel(editable_wheel):
 
     def run(self) -> None:
         """Say what to do instead."""
-        raise SystemExit(
-            "polo_ros: editable installs are not possible, since messages are generated; use `make install`"
-        )
+        raise SystemExit("polo_ros: messages are generated, so editable installs are not possible; use `make install`")
 
 
 class BinaryDistribution(Distribution):

@@ -154,4 +154,3 @@ def _print(figures: dict[str, object], as_json: bool) -> None:
         return
     for name, value in figures.items():
         print(f"{name:20s} {value}")
-

@@ -29,20 +29,12 @@ def load(group: str, kind: str, name: str) -> Any:
         ValueError: unknown name.
         PluginError: a name that two packages claim, or a plugin that cannot be imported.
     """
-    found = {
-        entry.value: entry for entry in entry_points(group=group) if entry.name == name
-    }
+    found = {entry.value: entry for entry in entry_points(group=group) if entry.name == name}
     if not found:
-        raise ValueError(
-            f"unknown {kind} '{name}'; {kind}s: {', '.join(names(group)) or 'none installed'}"
-        )
+        raise ValueError(f"unknown {kind} '{name}'; {kind}s: {', '.join(names(group)) or 'none installed'}")
     if len(found) > 1:
-        claims = " and ".join(
-            sorted(f"{_package(entry)} ({entry.value})" for entry in found.values())
-        )
-        raise PluginError(
-            f"{kind} '{name}' is offered by {claims}; uninstall or rename one"
-        )
+        claims = " and ".join(sorted(f"{_package(entry)} ({entry.value})" for entry in found.values()))
+        raise PluginError(f"{kind} '{name}' is offered by {claims}; uninstall or rename one")
     (entry,) = found.values()
     try:
         return entry.load()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 PACKAGE = "polo_ros"
 
-# In the order of their dependencies; those after the first four serve C++ tools such as rosbag2.
+# In the order of their dependencies.
 _LIBRARIES = (
     "rosidl_generator_c",
     "rosidl_typesupport_c",

@@ -100,9 +100,7 @@ def test_nothing_works_before_connect_or_after_close(kind: type[Driver]) -> None
 
 
 @pytest.mark.parametrize("action", [np.zeros(2), np.array([np.nan]), np.array([[0.0]])])
-def test_wrong_controls_are_refused_and_move_nothing(
-    kind: type[Driver], action: FloatArray
-) -> None:
+def test_wrong_controls_are_refused_and_move_nothing(kind: type[Driver], action: FloatArray) -> None:
     driver = kind(CartpoleSwingup(), 0)
     driver.connect()
     before = driver.read()
@@ -123,9 +121,7 @@ def test_mujoco_episodes_start_where_seed_and_number_say() -> None:
         driver.reset(episode)
         expected = task.reset(np.random.default_rng([7, episode]))
         np.testing.assert_array_equal(driver.read().qpos, task.unpack(expected)[1])
-    assert (
-        driver.read().qpos != task.unpack(task.reset(np.random.default_rng([8, 4])))[1]
-    ).any()
+    assert (driver.read().qpos != task.unpack(task.reset(np.random.default_rng([8, 4])))[1]).any()
 
 
 def test_mujoco_steps_physics_as_mujoco_does() -> None:
@@ -152,12 +148,8 @@ def test_mujoco_stop_stands_still() -> None:
     assert after.time == before.time and (after.qpos == before.qpos).all()
 
 
-def test_mujoco_divergence_is_named_until_a_reset(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(
-        tmp_path
-    )  # MuJoCo writes its warnings to a file in the working directory
+def test_mujoco_divergence_is_named_until_a_reset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # MuJoCo writes its warnings to a file in the working directory
     task = HumanoidGetup()
     driver = MujocoDriver(task, 0)
     driver.connect()
@@ -190,9 +182,7 @@ def test_mock_joints_go_where_they_are_told_within_their_range() -> None:
     assert state.qpos[hip.qposadr[0]] == pytest.approx(0.25)
     assert state.qvel[hip.dofadr[0]] == pytest.approx(0.25 / task.control_dt)
     assert state.qpos[knee.qposadr[0]] == pytest.approx(knee.range[1])
-    np.testing.assert_array_equal(
-        state.qpos[:7], task.model.qpos0[:7]
-    )  # nothing drives the root
+    np.testing.assert_array_equal(state.qpos[:7], task.model.qpos0[:7])  # nothing drives the root
 
 
 def test_mock_follows_with_its_time_constant() -> None:

@@ -11,8 +11,9 @@ import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-import polo_ros
 import pytest
+
+import polo_ros
 from polo_ros import resources
 
 SOURCE = Path(__file__).resolve().parents[1]

@@ -96,9 +96,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "doors").mkdir()
     (folder / "doors" / "__init__.py").write_text("")
     (folder / "doors" / "tasks.py").write_text(TASK)
-    (folder / "doors" / "drivers.py").write_text(
-        DRIVER + "\nlambda_ = lambda task, seed: 5\n"
-    )
+    (folder / "doors" / "drivers.py").write_text(DRIVER + "\nlambda_ = lambda task, seed: 5\n")
     (folder / "doors" / "broken.py").write_text("import a_package_that_is_not_there\n")
     return folder
 
@@ -107,9 +105,7 @@ def install(folder: Path, name: str, entry_points: str) -> None:
     """What pip leaves behind of package `name`."""
     info = folder / f"{name}-1.0.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"
-    )
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(textwrap.dedent(entry_points))
 
 
@@ -156,9 +152,7 @@ def test_an_unknown_name_is_answered_with_those_that_there_are() -> None:
     ):
         tasks.make("cartpol")
     task = tasks.make("point_mass_maze")
-    with pytest.raises(
-        ValueError, match=r"unknown driver 'mujocco'; drivers: .*mock.*mujoco"
-    ):
+    with pytest.raises(ValueError, match=r"unknown driver 'mujocco'; drivers: .*mock.*mujoco"):
         drivers.make("mujocco", task, 0)
 
 
@@ -188,9 +182,7 @@ def test_a_broken_plugin_is_named_and_the_others_work(installed: Path) -> None:
         ),
     ],
 )
-def test_a_task_that_is_not_whole_is_refused_with_the_reason(
-    installed: Path, name: str, message: str
-) -> None:
+def test_a_task_that_is_not_whole_is_refused_with_the_reason(installed: Path, name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         tasks.make(name)
 
@@ -208,9 +200,7 @@ def test_a_task_that_is_not_whole_is_refused_with_the_reason(
         ),
     ],
 )
-def test_a_driver_that_is_not_one_is_refused_with_the_reason(
-    installed: Path, name: str, message: str
-) -> None:
+def test_a_driver_that_is_not_one_is_refused_with_the_reason(installed: Path, name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         drivers.make(name, tasks.make("door_opening"), 0)
 

@@ -41,9 +41,7 @@ anything = st.one_of(
     st.lists(numbers, max_size=5),
     st.lists(st.integers(), min_size=3, max_size=3),
     st.lists(
-        st.one_of(
-            st.none(), st.text(max_size=2), numbers, st.lists(numbers, max_size=2)
-        ),
+        st.one_of(st.none(), st.text(max_size=2), numbers, st.lists(numbers, max_size=2)),
         max_size=4,
     ),
     st.dictionaries(st.integers(), numbers, max_size=3),
@@ -109,14 +107,10 @@ def test_an_action_out_of_range_is_limited_and_counted() -> None:
         (torch.zeros(3, requires_grad=True), "not numbers: "),
     ],
 )
-def test_a_bad_action_becomes_the_safe_stop_with_its_reason(
-    action: Any, reason: str
-) -> None:
+def test_a_bad_action_becomes_the_safe_stop_with_its_reason(action: Any, reason: str) -> None:
     supervisor = Supervisor(task())
     verdict = supervisor.check(action)
-    np.testing.assert_array_equal(
-        verdict.action, [0.0, 0.5, 0.0]
-    )  # zero, or the nearest in range
+    np.testing.assert_array_equal(verdict.action, [0.0, 0.5, 0.0])  # zero, or the nearest in range
     assert verdict.safe_stop and verdict.reason.startswith(reason)
     assert supervisor.counts == {reason.split(":")[0]: 1}
 
@@ -159,9 +153,7 @@ def test_a_rate_limit_bounds_the_change_a_period_but_not_the_safe_stop() -> None
     first = supervisor.check(np.array([1.0, 2.0, 0.0]))
     np.testing.assert_allclose(first.action, [0.2, 0.7, 0.0])
     assert first.limited and supervisor.counts == {"rate limit": 1}
-    np.testing.assert_allclose(
-        supervisor.check(np.array([1.0, 2.0, 0.0])).action, [0.4, 0.9, 0.0]
-    )
+    np.testing.assert_allclose(supervisor.check(np.array([1.0, 2.0, 0.0])).action, [0.4, 0.9, 0.0])
     np.testing.assert_array_equal(supervisor.check(None).action, [0.0, 0.5, 0.0])
     assert not supervisor.check(np.array([0.1, 0.6, 0.0])).limited
 
@@ -190,7 +182,5 @@ def test_a_rate_limit_that_makes_no_sense_is_refused(rate_limit: float) -> None:
 
 
 def test_an_unknown_safe_stop_is_refused() -> None:
-    with pytest.raises(
-        ValueError, match="safe_stop 'brake' is unknown; choices: zero, hold"
-    ):
+    with pytest.raises(ValueError, match="safe_stop 'brake' is unknown; choices: zero, hold"):
         Supervisor(task("brake"))

@@ -21,9 +21,7 @@ def plan(
 ) -> TimedPlan:
     """A plan whose actions say which plan and which period they are for."""
     first = state_step if first_step is None else first_step
-    actions = np.stack(
-        (np.full(horizon, plan_id), first + np.arange(horizon)), axis=-1
-    ).astype(float)
+    actions = np.stack((np.full(horizon, plan_id), first + np.arange(horizon)), axis=-1).astype(float)
     return TimedPlan(plan_id, state_step, first, episode, actions)
 
 
@@ -48,11 +46,7 @@ def test_a_used_up_plan_is_not_played() -> None:
     timeline = PlanTimeline(DT, 1.0)
     timeline.add(plan(1, 0))
     played = timeline.action(5)
-    assert (
-        played.action is None
-        and played.reason.startswith("plan used up:")
-        and played.plan_id == 1
-    )
+    assert played.action is None and played.reason.startswith("plan used up:") and played.plan_id == 1
 
 
 def test_a_plan_is_played_up_to_max_plan_age_and_no_longer() -> None:
@@ -60,9 +54,7 @@ def test_a_plan_is_played_up_to_max_plan_age_and_no_longer() -> None:
     timeline.add(plan(1, 0, horizon=20))
     assert timeline.action(3).action is not None  # 3 * 0.1 > 0.3 in floating point
     played = timeline.action(4)
-    assert played.action is None and played.reason.startswith(
-        "plan too old: 0.400 s, allowed 0.300 s"
-    )
+    assert played.action is None and played.reason.startswith("plan too old: 0.400 s, allowed 0.300 s")
 
 
 def test_max_plan_age_may_change_while_a_plan_is_played() -> None:
@@ -123,10 +115,7 @@ def test_a_reset_forgets_plans_and_refuses_those_of_other_episodes() -> None:
 
 def test_a_plan_from_the_future_cannot_block_those_of_the_present() -> None:
     timeline = PlanTimeline(DT, 1.0)
-    assert (
-        timeline.add(plan(900, 5000), step=3)
-        == "made from the state of step 5000, this is step 3"
-    )
+    assert timeline.add(plan(900, 5000), step=3) == "made from the state of step 5000, this is step 3"
     assert timeline.add(plan(1, 3), step=3) == ""
     assert timeline.action(3).plan_id == 1
 
@@ -140,17 +129,13 @@ def test_a_plan_from_the_future_cannot_block_those_of_the_present() -> None:
         (plan(1, 0, 60), "takes effect 1.200 s after its state"),
     ],
 )
-def test_a_contradictory_plan_is_refused_with_the_reason(
-    bad: TimedPlan, reason: str
-) -> None:
+def test_a_contradictory_plan_is_refused_with_the_reason(bad: TimedPlan, reason: str) -> None:
     timeline = PlanTimeline(DT, 1.0)
     assert timeline.add(bad).startswith(reason)
     assert timeline.action(60).reason == "no plan"
 
 
-@pytest.mark.parametrize(
-    ("dt", "age"), [(0.0, 1.0), (float("nan"), 1.0), (0.02, -0.1), (0.02, float("inf"))]
-)
+@pytest.mark.parametrize(("dt", "age"), [(0.0, 1.0), (float("nan"), 1.0), (0.02, -0.1), (0.02, float("inf"))])
 def test_settings_that_make_no_sense_are_refused(dt: float, age: float) -> None:
     with pytest.raises(ValueError, match="finite number of seconds"):
         PlanTimeline(dt, age)
@@ -168,9 +153,7 @@ def test_what_is_played_cannot_be_changed_from_outside() -> None:
 
 @given(
     st.lists(
-        st.tuples(
-            st.integers(0, 12), st.integers(0, 4), st.integers(1, 6), st.booleans()
-        ),
+        st.tuples(st.integers(0, 12), st.integers(0, 4), st.integers(1, 6), st.booleans()),
         min_size=1,
         max_size=25,
     )
@@ -192,13 +175,7 @@ def test_any_sequence_of_plans_is_played_as_a_brute_force_search_says(
             best = max(due, key=lambda p: (p.state_step, p.plan_id), default=None)
             played = timeline.action(step)
             assert played.plan_id == (best.plan_id if best else 0)
-            fresh = (
-                best is not None
-                and step - best.state_step <= 8
-                and step - best.first_step < len(best.actions)
-            )
+            fresh = best is not None and step - best.state_step <= 8 and step - best.first_step < len(best.actions)
             assert (played.action is not None) == fresh
             assert bool(played.reason) != fresh
-    assert (
-        len(timeline._plans) <= 10
-    )  # no more than there are periods that a plan may wait
+    assert len(timeline._plans) <= 10  # no more than there are periods that a plan may wait

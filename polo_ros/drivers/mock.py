@@ -31,18 +31,12 @@ class MockDriver(Driver):
 
     simulated = True
 
-    def __init__(
-        self, task: Task, seed: int, following_time: float = 0.0, noise: float = 0.0
-    ) -> None:
+    def __init__(self, task: Task, seed: int, following_time: float = 0.0, noise: float = 0.0) -> None:
         super().__init__(task, seed)
         for label, value in (("following_time", following_time), ("noise", noise)):
             if not 0.0 <= value < math.inf:
                 raise ValueError(f"{label} = {value} is not a finite number >= 0")
-        self._share = (
-            1.0 - math.exp(-task.control_dt / following_time)
-            if following_time > 0.0
-            else 1.0
-        )
+        self._share = 1.0 - math.exp(-task.control_dt / following_time) if following_time > 0.0 else 1.0
         self._noise = noise
         model = task.model
         movable = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
@@ -79,12 +73,8 @@ class MockDriver(Driver):
         self._require()
         qpos = self._qpos.copy()
         if self._noise > 0.0:
-            qpos[self._qpos_index] += self._rng.normal(
-                0.0, self._noise, len(self._qpos_index)
-            )
-        return RobotState(
-            self._time, qpos, self._qvel.copy(), np.zeros(self.task.model.na)
-        )
+            qpos[self._qpos_index] += self._rng.normal(0.0, self._noise, len(self._qpos_index))
+        return RobotState(self._time, qpos, self._qvel.copy(), np.zeros(self.task.model.na))
 
     def write(self, action: FloatArray) -> None:
         """Move towards controls (nu,) for one control period.
@@ -98,9 +88,7 @@ class MockDriver(Driver):
                 f"controls {np.array2string(np.asarray(action))} are not {self.task.model.nu} finite numbers"
             )
         before = self._qpos[self._qpos_index]
-        target = np.clip(
-            self._home + np.asarray(action)[self._motors], self._low, self._high
-        )
+        target = np.clip(self._home + np.asarray(action)[self._motors], self._low, self._high)
         after = before + self._share * (target - before)
         self._qpos[self._qpos_index] = after
         self._qvel[self._qvel_index] = (after - before) / self.task.control_dt

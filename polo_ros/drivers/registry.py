@@ -15,6 +15,12 @@ def names() -> list[str]:
     return plugins.names(GROUP)
 
 
+def describe(name: str) -> str:
+    """The first line of what the driver called `name` says of itself. Raises ValueError as `make` does."""
+    documentation: str = plugins.load(GROUP, "driver", name).__doc__ or ""
+    return documentation.strip().partition("\n")[0]
+
+
 def make(name: str, task: Task, seed: int) -> Driver:
     """Make the driver called `name` for one task; it is not connected yet.
 
@@ -30,7 +36,5 @@ def make(name: str, task: Task, seed: int) -> Driver:
             f"driver '{name}' cannot be made for task '{task.name}': {type(error).__name__}: {error}"
         ) from error
     if not isinstance(driver, Driver):
-        raise PluginError(
-            f"driver '{name}' is a {type(driver).__name__}, not a polo_ros.drivers.base.Driver"
-        )
+        raise PluginError(f"driver '{name}' is a {type(driver).__name__}, not a polo_ros.drivers.base.Driver")
     return driver

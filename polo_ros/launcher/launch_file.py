@@ -80,6 +80,7 @@ class Shape:
 
     @property
     def attributes(self) -> frozenset[str]:
+        """Every attribute that the element may have."""
         return self.required | self.optional
 
 

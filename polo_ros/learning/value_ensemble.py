@@ -71,7 +71,7 @@ class ValueEnsemble(torch.nn.Module):
         self.data_low, self.data_high = low.astype(np.float32), high.astype(np.float32)
 
     def normalise(self, observations: torch.Tensor) -> torch.Tensor:
-        """z of observations (B, nobs)."""
+        """Z of observations (B, nobs)."""
         return (observations - self.obs_mean) / self.obs_std
 
     def learned(self, z: torch.Tensor) -> torch.Tensor:
@@ -170,4 +170,4 @@ def _tensor(array: Array) -> torch.Tensor:
 
 
 def _array(tensor: torch.Tensor) -> Array:
-    return tensor.detach().to(torch.float32).numpy().copy()
+    return np.array(tensor.detach().to(torch.float32).numpy())

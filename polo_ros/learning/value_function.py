@@ -170,7 +170,7 @@ class ValueFunction:
 
     def values(self, observations: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
         """Each member's value (K, ...) of observations (..., nobs), in units of reward."""
-        return self._scaled(observations) * np.float32(self.value_scale)
+        return np.asarray(self._scaled(observations) * np.float32(self.value_scale), np.float32)
 
     def __call__(self, observations: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
         """Optimistic value (...) of observations (..., nobs), eq. 6, in units of reward."""

@@ -34,7 +34,7 @@ def doubles(values: FloatArray) -> array.array[float]:
 
 def numbers(field: Any) -> FloatArray:
     """A float64[] field as an array of its own."""
-    return np.frombuffer(field, dtype=np.float64).copy()
+    return np.array(np.frombuffer(field, dtype=np.float64))
 
 
 def stamp(seconds: float) -> Time:

@@ -172,8 +172,6 @@ class Planner(PoloNode):
             ended = time.perf_counter()
             sent.add(plan, arrived.step)
             planned = (arrived.episode, arrived.step)
-            if self._stopping:
-                return
             answer = convert.plan_message(
                 plan, self.task, self.planner.weights_version, self.get_clock().now().to_msg()
             )

@@ -25,14 +25,23 @@ class MppiConfig(Config):
 
     rollouts: int = option(32, "candidates a plan", low=1, high=100_000, live=True)
     horizon: int = option(50, "control periods that a plan looks ahead", low=1, high=1000)
-    iterations: int = option(1, "times that the candidates are drawn anew around their mean", low=1, high=100, live=True)
+    iterations: int = option(
+        1, "times that the candidates are drawn anew around their mean", low=1, high=100, live=True
+    )
     sigma: float = option(
-        0.2, "standard deviation of the noise before the filter", unit="half control range", low=0.0, high=10.0, live=True
+        0.2,
+        "standard deviation of the noise before the filter",
+        unit="half control range",
+        low=0.0,
+        high=10.0,
+        live=True,
     )
     filter_b0: float = option(1.0, "noise filter: n_t = b0 e_t + b1 n_(t-1) + b2 n_(t-2)", low=0.0, high=1.0, live=True)
     filter_b1: float = option(0.0, "noise filter, see filter_b0", low=-2.0, high=2.0, live=True)
     filter_b2: float = option(0.0, "noise filter, see filter_b0", low=-1.0, high=1.0, live=True)
-    kappa: float = option(1.25, "inverse temperature: weights are exp(kappa (R - max R))", low=1e-6, high=1e6, live=True)
+    kappa: float = option(
+        1.25, "inverse temperature: weights are exp(kappa (R - max R))", low=1e-6, high=1e6, live=True
+    )
     fill: str = option("repeat", "row that enters the warm start at its end", choices=("repeat", "zero"))
 
 

@@ -107,7 +107,7 @@ class ReplayBuffer:
         return out
 
     def spec(self) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
-        """dtype and shape of what `arrays` returns; -1 stands for the number of transitions."""
+        """Dtype and shape of what `arrays` returns; -1 stands for the number of transitions."""
         out = {name: (column.dtype, (-1, *column.shape[1:])) for name, column in self._columns.items()}
         out["added"] = (np.dtype(np.int64), (1,))
         return out

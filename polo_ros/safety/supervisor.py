@@ -40,17 +40,13 @@ class Supervisor:
 
     def __init__(self, task: Task, rate_limit: float | None = None) -> None:
         if task.safe_stop not in ("zero", "hold"):
-            raise ValueError(
-                f"task '{task.name}': safe_stop '{task.safe_stop}' is unknown; choices: zero, hold"
-            )
+            raise ValueError(f"task '{task.name}': safe_stop '{task.safe_stop}' is unknown; choices: zero, hold")
         if rate_limit is not None and not 0.0 < rate_limit < np.inf:
             raise ValueError(f"rate_limit = {rate_limit} is not a finite number > 0")
         self._low, self._high = task.action_low, task.action_high
         self._hold = task.safe_stop == "hold"
         self._zero = np.array(task.resting_action)
-        self._largest_change = (
-            None if rate_limit is None else rate_limit * task.control_dt
-        )
+        self._largest_change = None if rate_limit is None else rate_limit * task.control_dt
         self._last: FloatArray | None = None
         self._stop_reason = ""
         self._counts: dict[str, int] = {}
@@ -69,9 +65,7 @@ class Supervisor:
                 fault = f"stopped: {self._stop_reason}"
             if fault:
                 self._count(fault)
-                safe = (
-                    self._last if self._hold and self._last is not None else self._zero
-                )
+                safe = self._last if self._hold and self._last is not None else self._zero
                 self._last = safe
                 return Verdict(safe.copy(), safe_stop=True, limited=False, reason=fault)
             allowed = np.clip(values, self._low, self._high)
@@ -80,9 +74,7 @@ class Supervisor:
             if self._largest_change is not None:
                 allowed = self._slow(allowed, self._largest_change)
             self._last = allowed
-            return Verdict(
-                allowed.copy(), safe_stop=False, limited=bool((allowed != values).any())
-            )
+            return Verdict(allowed.copy(), safe_stop=False, limited=bool((allowed != values).any()))
 
     def stop(self, reason: str) -> None:
         """Safe stop in every period until `arm`; the first reason stays."""
@@ -139,9 +131,7 @@ class Supervisor:
     def _slow(self, allowed: FloatArray, change: float) -> FloatArray:
         """`allowed`, no further than `change` from the last action, and in range."""
         before = self._zero if self._last is None else self._last
-        slow = np.clip(
-            np.clip(allowed, before - change, before + change), self._low, self._high
-        )
+        slow = np.clip(np.clip(allowed, before - change, before + change), self._low, self._high)
         if (slow != allowed).any():
             self._count("rate limit")
         return slow

@@ -17,9 +17,7 @@ class TimedPlan:
     """Actions for the control periods first_step, first_step + 1, ..."""
 
     plan_id: int
-    state_step: (
-        int  # control period of the state planned from; the plan's age counts from it
-    )
+    state_step: int  # control period of the state planned from; the plan's age counts from it
     first_step: int  # control period at which row 0 takes effect
     episode: int
     actions: FloatArray  # (H, nu)
@@ -48,13 +46,9 @@ class PlanTimeline:
         episode: Episode that plans have to be made for.
     """
 
-    def __init__(
-        self, control_dt: float, max_plan_age: float, episode: int = 0
-    ) -> None:
+    def __init__(self, control_dt: float, max_plan_age: float, episode: int = 0) -> None:
         if not 0.0 < control_dt < math.inf:
-            raise ValueError(
-                f"control_dt = {control_dt} is not a finite number of seconds > 0"
-            )
+            raise ValueError(f"control_dt = {control_dt} is not a finite number of seconds > 0")
         self.control_dt = control_dt
         self.max_plan_age = max_plan_age
         self._episode = episode
@@ -70,9 +64,7 @@ class PlanTimeline:
     @max_plan_age.setter
     def max_plan_age(self, value: float) -> None:
         if not 0.0 <= value < math.inf:
-            raise ValueError(
-                f"max_plan_age = {value} is not a finite number of seconds >= 0"
-            )
+            raise ValueError(f"max_plan_age = {value} is not a finite number of seconds >= 0")
         self._max_plan_age = value
         # In whole periods: the age of a plan is one, and 3 * 0.1 > 0.3.
         self._max_steps = math.floor(value / self.control_dt + 1e-6)
@@ -96,15 +88,11 @@ class PlanTimeline:
         with self._lock:
             reason = self._objection(plan, step)
             if not reason:
-                plans = [
-                    other for other in self._plans if not _replaces(plan, other)
-                ] + [plan]
+                plans = [other for other in self._plans if not _replaces(plan, other)] + [plan]
                 # Nobody asks about periods before the newest state: what is superseded there goes.
                 current = _in_effect(plans, max(other.state_step for other in plans))
                 oldest = -1 if current is None else current.state_step
-                self._plans = tuple(
-                    other for other in plans if other.state_step >= oldest
-                )
+                self._plans = tuple(other for other in plans if other.state_step >= oldest)
             return reason
 
     def action(self, step: int) -> PlayedAction:
@@ -140,10 +128,7 @@ class PlanTimeline:
                 f"when it is older than max_plan_age {self._max_plan_age:.3f} s"
             )
         for other in self._plans:
-            if (
-                other.state_step > plan.state_step
-                and other.first_step <= plan.first_step
-            ):
+            if other.state_step > plan.state_step and other.first_step <= plan.first_step:
                 return f"plan {other.plan_id} was made from a newer state, step {other.state_step}"
         return ""
 
@@ -161,8 +146,6 @@ def _in_effect(plans: Sequence[TimedPlan], step: int) -> TimedPlan | None:
     """The plan to play in period `step`: the one made from the newest state, the later arrival of two."""
     found: TimedPlan | None = None
     for plan in plans:
-        if plan.first_step <= step and (
-            found is None or plan.state_step >= found.state_step
-        ):
+        if plan.first_step <= step and (found is None or plan.state_step >= found.state_step):
             found = plan
     return found

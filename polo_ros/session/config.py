@@ -18,7 +18,9 @@ class SessionConfig(Config):
 
     task: str = option("cartpole_swingup", "task of the session; `polo tasks` lists them")
     seed: int = option(0, "seed of everything random in the session", low=0, high=2**31 - 1)
-    clock: str = option("realtime", "who waits: nobody, or simulation for the planner", choices=("realtime", "lockstep"))
+    clock: str = option(
+        "realtime", "who waits: nobody, or simulation for the planner", choices=("realtime", "lockstep")
+    )
     agent: str = option("polo", "what plans and learns", choices=("polo",))
     run_dir: str = option("", "folder for bag, checkpoints and summary; empty: none is written")
     learner: bool = option(True, "whether a learner takes part: a lockstep planner waits for its weights")

@@ -65,7 +65,9 @@ class RobotLoop:
         # Whole nanoseconds, as a stamp carries them: with and without ROS the state is the same.
         sec, nanosec = divmod(round(robot.time * 1e9), 10**9)
         state = self.task.pack(sec + 1e-9 * nanosec, robot.qpos, robot.qvel, robot.act)
-        return Sample(self.step, self.episode, self.episode_step, robot, state, self.task.observe(self.task.sense(state)))
+        return Sample(
+            self.step, self.episode, self.episode_step, robot, state, self.task.observe(self.task.sense(state))
+        )
 
     def offer(self, plan: TimedPlan, weights_version: int = 0) -> str:
         """Take a plan; returns why it was refused, empty if it was not."""
@@ -127,4 +129,3 @@ def finite(transition: Transition) -> bool:
     """Whether every number of a transition is finite."""
     arrays = (transition.state, transition.observation, transition.action, transition.next_observation)
     return bool(np.isfinite(transition.reward)) and all(np.isfinite(a).all() for a in arrays)
-

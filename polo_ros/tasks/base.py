@@ -123,7 +123,7 @@ class Task(abc.ABC):
                 f"task '{self.name}': control_dt {self.control_dt} s is not a whole number of "
                 f"physics steps of {self.model.opt.timestep} s"
             )
-        return steps
+        return int(steps)
 
     @cached_property
     def action_low(self) -> FloatArray:

@@ -27,18 +27,14 @@ def make(name: str) -> Task:
     try:
         task = factory()
     except Exception as error:  # a plugin's factory may fail in any way
-        raise PluginError(
-            f"task '{name}' cannot be made: {type(error).__name__}: {error}"
-        ) from error
+        raise PluginError(f"task '{name}' cannot be made: {type(error).__name__}: {error}") from error
     _check(name, task)
     return task  # type: ignore[no-any-return]
 
 
 def _check(name: str, task: object) -> None:
     if not isinstance(task, Task):
-        raise PluginError(
-            f"task '{name}' is a {type(task).__name__}, not a polo_ros.tasks.base.Task"
-        )
+        raise PluginError(f"task '{name}' is a {type(task).__name__}, not a polo_ros.tasks.base.Task")
     for attribute in (
         "name",
         "description",
@@ -50,26 +46,16 @@ def _check(name: str, task: object) -> None:
         if not hasattr(task, attribute):
             raise PluginError(f"task '{name}' does not set '{attribute}'")
     if task.name != name:
-        raise PluginError(
-            f"task '{name}' calls itself '{task.name}'; the entry point and Task.name must agree"
-        )
+        raise PluginError(f"task '{name}' calls itself '{task.name}'; the entry point and Task.name must agree")
     if not 0.0 < task.discount <= 1.0:
         raise PluginError(f"task '{name}': discount {task.discount} is not in (0, 1]")
     if task.safe_stop not in ("zero", "hold"):
-        raise PluginError(
-            f"task '{name}': safe_stop '{task.safe_stop}' is unknown; choices: zero, hold"
-        )
-    if (
-        task.physics_steps < 1
-    ):  # raises where control_dt is not a multiple of the timestep
-        raise PluginError(
-            f"task '{name}': control_dt {task.control_dt} s is shorter than a physics step"
-        )
+        raise PluginError(f"task '{name}': safe_stop '{task.safe_stop}' is unknown; choices: zero, hold")
+    if task.physics_steps < 1:  # raises where control_dt is not a multiple of the timestep
+        raise PluginError(f"task '{name}': control_dt {task.control_dt} s is shorter than a physics step")
     state = task.reset(np.random.default_rng(0))
     if state.shape != (task.nstate,):
-        raise PluginError(
-            f"task '{name}': reset gives shape {state.shape}, expected ({task.nstate},)"
-        )
+        raise PluginError(f"task '{name}': reset gives shape {state.shape}, expected ({task.nstate},)")
     observation = task.observe(task.sense(state))
     if observation.shape != (task.observation_spec.size,):
         raise PluginError(
