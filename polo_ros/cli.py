@@ -24,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_run(commands)
     _add_lists(commands)
+    _add_parameters(commands)
     _add_bench(commands)
     add_bag_commands(commands)
     commands.add_parser("launch", help="start a session: polo launch sim task:=NAME")
@@ -97,6 +98,18 @@ def _add_lists(commands: Any) -> None:
         parser = commands.add_parser(word, help=f"list the {word} that are installed")
         parser.add_argument("--json", action="store_true", help="print as JSON")
         parser.set_defaults(run=_list, module=module)
+
+
+def _add_parameters(commands: Any) -> None:
+    parser = commands.add_parser("parameters", help="list all parameters of a session, as in docs/interfaces.md")
+    parser.set_defaults(run=_parameters)
+
+
+def _parameters(_: argparse.Namespace) -> int:
+    from polo_ros.agents.reference import parameter_table
+
+    print(parameter_table(), end="")
+    return 0
 
 
 def _list(options: argparse.Namespace) -> int:

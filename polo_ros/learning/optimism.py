@@ -45,6 +45,7 @@ def log_sum_exp(
     log_mean = np.log1p(np.expm1(kappa * relative).mean(axis=0))
     if convention == "printed":
         return np.asarray(kappa * extreme + log_mean + np.log(len(values)), dtype=values.dtype)
-    if kappa == 0.0:
+    # So small an exponent loses its digits as a subnormal number; what it adds to the mean is far below them.
+    if kappa == 0.0 or np.abs(kappa * relative).max(initial=0.0) < 1e-30:
         return np.asarray(values.mean(axis=0))
     return np.asarray(extreme + log_mean / kappa, dtype=values.dtype)

@@ -341,7 +341,7 @@ class Bridge(PoloNode):
             return
         every = max(1, round(self.CLOCK_PERIOD / self.task.control_dt))
         if sample.step % every == 0:
-            self.send(self._clock_publisher, ClockMsg(clock=convert.stamp(sample.robot.time)))
+            self.send(self._clock_publisher, ClockMsg(clock=convert.stamp(float(sample.state[0]))))
 
     def diagnose(self) -> tuple[str, Mapping[str, object]]:
         """A problem in words, and figures."""

@@ -74,7 +74,7 @@ def state_message(sample: Sample, task: Task) -> StateMsg:
         act=doubles(sample.robot.act),
     )
     message.header.frame_id = "world"
-    message.header.stamp = stamp(sample.robot.time)
+    message.header.stamp = stamp(float(sample.state[0]))
     return message
 
 

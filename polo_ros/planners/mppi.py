@@ -146,10 +146,15 @@ class Mppi:
         b0, b1, b2 = config.filter_b0, config.filter_b1, config.filter_b2
         if b1 or b2:
             noise *= np.float32(b0)
-            for t in range(1, self.horizon):
-                noise[t] += np.float32(b1) * noise[t - 1]
-                if b2 and t > 1:
-                    noise[t] += np.float32(b2) * noise[t - 2]
+            one, two = np.float32(b1), np.float32(b2)
+            term = np.empty(shape[1:], np.float32)
+            last = before = None
+            for row in noise:
+                if last is not None:
+                    np.add(row, np.multiply(last, one, out=term), out=row)
+                if b2 and before is not None:
+                    np.add(row, np.multiply(before, two, out=term), out=row)
+                before, last = last, row
             scale = config.sigma * self._scale
         else:
             scale = config.sigma * b0 * self._scale

@@ -48,6 +48,7 @@ class RobotLoop:
         self.episode_step = 0
         self.reset_requested = False
         self.reason = ""  # why the last period was a safe stop; empty: it was not
+        self._time_offset = 0.0
         self._versions: dict[int, int] = {}
 
     def start(self, step: int = 0, episode: int = 0) -> None:
@@ -58,12 +59,14 @@ class RobotLoop:
         self._versions.clear()
         if self.driver.can_reset:
             self.driver.reset(episode)
+        # A simulation that was restarted begins at 0 s again; the session's time must not fall.
+        self._time_offset = step * self.task.control_dt - self.driver.read().time if step else 0.0
 
     def sense(self) -> Sample:
         """Read the robot. Raises DriverError."""
         robot = self.driver.read()
         # Whole nanoseconds, as a stamp carries them: with and without ROS the state is the same.
-        sec, nanosec = divmod(round(robot.time * 1e9), 10**9)
+        sec, nanosec = divmod(round((robot.time + self._time_offset) * 1e9), 10**9)
         state = self.task.pack(sec + 1e-9 * nanosec, robot.qpos, robot.qvel, robot.act)
         return Sample(
             self.step, self.episode, self.episode_step, robot, state, self.task.observe(self.task.sense(state))

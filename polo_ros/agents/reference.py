@@ -1,0 +1,41 @@
+"""The table of all parameters, made from the dataclasses that declare them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from polo_ros.agents.polo import PoloConfig
+from polo_ros.config import fields
+from polo_ros.session.config import BridgeConfig, LearnerNodeConfig, PlannerConfig, RecorderConfig, SessionConfig
+
+# Settings and the nodes that declare them; the recorder declares all, to keep them with the bag.
+OWNERS: tuple[tuple[str, Any], ...] = (
+    ("every node", SessionConfig()),
+    ("bridge, monitor", BridgeConfig()),
+    ("planner", PlannerConfig()),
+    ("learner", LearnerNodeConfig()),
+    ("recorder", RecorderConfig()),
+    ("planner, learner", PoloConfig()),
+)
+
+
+def parameter_table() -> str:
+    """Markdown: name, type, default, range, whether it changes live, meaning; one table an owner."""
+    lines: list[str] = []
+    for owner, config in OWNERS:
+        lines += [
+            f"### Of {owner}",
+            "",
+            "| parameter | type | default | range | live | meaning |",
+            "|---|---|---|---|---|---|",
+        ]
+        for name, default, kind, info in fields(config):
+            low = "" if info.low is None else f"{info.low:g}"
+            high = "" if info.high is None else f"{info.high:g}"
+            allowed = ", ".join(info.choices) or (f"{low} .. {high}" if low or high else "")
+            unit = f" [{info.unit}]" if info.unit else ""
+            shown = f"`{default}`" if default != "" else "empty"
+            live = "yes" if info.live else ""
+            lines.append(f"| `{name}` | {kind.__name__} | {shown} | {allowed} | {live} | {info.doc}{unit} |")
+        lines.append("")
+    return "\n".join(lines).rstrip() + "\n"

@@ -1,0 +1,187 @@
+"""Configuration dataclasses: one declaration for code, files, the command line and ROS parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import math
+import pkgutil
+
+import pytest
+
+import polo_ros
+from polo_ros import resources, tasks
+from polo_ros.agents.polo import PoloConfig
+from polo_ros.config import Config, fields, flatten, option, read_parameters, replace
+from polo_ros.session.config import (
+    BridgeConfig,
+    LearnerNodeConfig,
+    PlannerConfig,
+    RecorderConfig,
+    SessionConfig,
+    for_task,
+    task_parameters,
+)
+
+SESSION = (SessionConfig, BridgeConfig, PlannerConfig, LearnerNodeConfig, RecorderConfig, PoloConfig)
+
+
+def every_config() -> list[type[Config]]:
+    """All configurations of the package, wherever they stand; ROS is left alone."""
+    for module in pkgutil.walk_packages(polo_ros.__path__, "polo_ros."):
+        if not module.name.startswith(("polo_ros.nodes", "polo_ros.launcher", "polo_ros.msg")):
+            importlib.import_module(module.name)
+    found, open_ = [], [Config]
+    while open_:
+        for kind in open_.pop().__subclasses__():
+            open_.append(kind)
+            if kind.__module__.startswith("polo_ros."):
+                found.append(kind)
+    return sorted(set(found), key=lambda kind: kind.__name__)
+
+
+EVERY = every_config()
+OPTIONS = [(kind, name) for kind in EVERY for name, *_ in fields(kind())]
+
+
+def described(kind, wanted):
+    return next((value, type_, info) for name, value, type_, info in fields(kind()) if name == wanted)
+
+
+def test_every_session_config_is_found():
+    assert set(SESSION) <= set(EVERY)
+    assert len(EVERY) >= 10
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_defaults_are_valid_and_frozen(kind):
+    config = kind()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(config, dataclasses.fields(config)[0].name, 0)
+
+
+@pytest.mark.parametrize(("kind", "name"), OPTIONS)
+def test_every_option_has_a_sentence_and_a_plain_type(kind, name):
+    value, type_, info = described(kind, name)
+    assert info.doc
+    assert type_ in (int, float, str, bool)
+    assert type(value) is type_
+
+
+@pytest.mark.parametrize(("kind", "name"), OPTIONS)
+def test_a_wrong_value_is_refused_by_name(kind, name):
+    _, type_, info = described(kind, name)
+    wrong: list[object] = [None, [1], {"a": 1}]
+    if type_ is float:
+        wrong += [math.nan, math.inf, -math.inf, True, "1.0"]
+    if type_ is int:
+        wrong += [math.nan, 1.5, True, "1"]
+    if type_ is bool:
+        wrong += [0, 1, "true"]
+    if type_ is str:
+        wrong += [1, True]
+    if info.choices:
+        wrong.append("no such choice")
+    if info.low is not None:
+        wrong.append(type_(info.low - 1))
+    if info.high is not None:
+        wrong.append(type_(info.high * 2 + 1))
+    for value in wrong:
+        with pytest.raises(ValueError) as caught:
+            replace(kind(), {name: value})
+        assert name in str(caught.value), value
+
+
+@pytest.mark.parametrize(("kind", "name"), OPTIONS)
+def test_the_bounds_themselves_are_allowed(kind, name):
+    _, type_, info = described(kind, name)
+    for bound in (info.low, info.high):
+        if bound is not None:
+            assert flatten(replace(kind(), {name: type_(bound)}))[name] == bound
+    for choice in info.choices:
+        assert flatten(replace(kind(), {name: choice}))[name] == choice
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_an_unknown_name_is_refused_and_the_known_ones_are_listed(kind):
+    first = next(name for name, *_ in fields(kind()))
+    for unknown in ("nonsense", "mppi.nonsense", first + "x", ""):
+        with pytest.raises(ValueError, match=f"unknown parameter '{unknown}'; parameters: ") as caught:
+            replace(kind(), {unknown: 1})
+        assert first in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_flatten_and_replace_are_a_round_trip(kind):
+    config = kind()
+    flat = flatten(config)
+    assert replace(config, flat) == config
+    changed = {}
+    for name, value, type_, info in fields(config):
+        if info.choices:
+            changed[name] = info.choices[-1]
+        elif type_ is bool:
+            changed[name] = not value
+        elif type_ is str:
+            changed[name] = "other"
+        else:
+            changed[name] = type_(info.low + 1) if info.low is not None else value
+    other = replace(config, changed)
+    assert flatten(other) == changed
+    assert other != config
+    assert flatten(config) == flat
+
+
+def test_an_int_is_taken_where_a_float_is_asked_for_and_becomes_one():
+    config = replace(PoloConfig(), {"mppi.sigma": 1})
+    assert type(config.mppi.sigma) is float
+
+
+def test_one_bad_value_among_many_changes_nothing():
+    with pytest.raises(ValueError, match=r"mppi\.rollouts = 0 is below its minimum 1"):
+        replace(PoloConfig(), {"mppi.sigma": 0.5, "mppi.rollouts": 0})
+
+
+def test_an_instance_is_checked_when_it_is_made():
+    @dataclasses.dataclass(frozen=True)
+    class Own(Config):
+        gain: float = option(1.0, "a gain", low=0.0)
+
+    assert Own(2.0).gain == 2.0
+    with pytest.raises(ValueError, match="gain = -1.0 is below its minimum 0.0"):
+        Own(-1.0)
+
+
+@pytest.mark.parametrize("name", ["cartpole_swingup", "point_mass_maze", "humanoid_getup", "humanoid_getup_sparse"])
+def test_every_task_has_a_file_of_settings(name):
+    assert name in tasks.names()
+    assert task_parameters(name)
+
+
+@pytest.mark.parametrize("file", sorted(resources.path("config").glob("*.yaml")), ids=lambda path: path.stem)
+def test_installed_settings_are_known_and_valid(file):
+    given = read_parameters(file)
+    assert given
+    known: set[str] = set()
+    for kind in SESSION:
+        names = set(flatten(kind()))
+        assert not known & names, "one name, two meanings"
+        known |= names
+        chosen = {name: value for name, value in given.items() if name in names}
+        assert chosen.items() <= flatten(replace(kind(), chosen)).items()
+    assert set(given) <= known
+    assert flatten(for_task(PoloConfig(), file.stem)).items() >= {
+        name: value for name, value in given.items() if name in flatten(PoloConfig())
+    }.items()
+
+
+def test_a_task_without_a_file_has_the_defaults():
+    assert for_task(PoloConfig(), "no_such_task") == PoloConfig()
+
+
+@pytest.mark.parametrize("text", ["", "a: 1", "/**: {}", "/**:\n  other: {}", "- 1"])
+def test_a_file_that_is_no_parameter_file_is_named(tmp_path, text):
+    path = tmp_path / "odd.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"odd\.yaml: no '/\*\*: ros__parameters:' section"):
+        read_parameters(path)

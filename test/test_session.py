@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from session_runs import node_process, session, transitions, wait_until, whole_session
+
+from polo_ros import tasks
+from polo_ros.agents.polo import PoloConfig
+from polo_ros.agents.run import run_polo
+from polo_ros.replay.bag_reader import BagReader
+from polo_ros.session.config import for_task
+
+TASK = "cartpole_swingup"
+STEPS = 80
+
+
+def _rows(found: list) -> list[bytes]:
+    return [
+        b"".join(
+            np.asarray(part, np.float64).tobytes()
+            for part in (t.step, t.episode, t.state, t.observation, t.action, t.reward, t.next_observation)
+        )
+        for t in found
+    ]
+
+
+def test_lockstep_sessions_of_one_seed_are_equal_bit_for_bit_and_equal_to_polo_run(tmp_path: Path) -> None:
+    arguments = (f"task:={TASK}", "clock:=lockstep", "seed:=3", f"duration:={STEPS * 0.02}")
+    outputs = [whole_session(tmp_path / name, 101, *arguments) for name in ("a", "b")]
+    first, second = (_rows(transitions(tmp_path / name)) for name in ("a", "b"))
+    assert len(first) == STEPS
+    assert first == second
+    task = tasks.make(TASK)
+    result = run_polo(task, for_task(PoloConfig(), TASK), steps=STEPS, seed=3)
+    assert first == _rows(result.transitions)
+    # Weights were in use, or the comparison says nothing about learning.
+    assert [t.weights_version for t in transitions(tmp_path / "a")] == [s // 25 for s in range(STEPS)]
+    summary = json.loads((tmp_path / "a" / "summary.json").read_text())
+    assert summary["steps"] == STEPS and summary["seed"] == 3 and summary["weights_swapped"] == 3
+    assert "real-time factor" in outputs[0]
+    assert (tmp_path / "a" / "summary.png").stat().st_size > 0
+
+
+def _steps(run_dir: Path) -> int:
+    try:
+        return len(transitions(run_dir))
+    except Exception:  # the bag is not there yet
+        return 0
+
+
+@pytest.mark.parametrize("node", ["planner", "learner", "recorder", "bridge"])
+def test_killing_any_node_leaves_the_rest_running_and_its_restart_resumes(tmp_path: Path, node: str) -> None:
+    domain = 102 + ["planner", "learner", "recorder", "bridge"].index(node)
+    with session(tmp_path, domain, f"task:={TASK}", "clock:=realtime", "max_plan_age:=0.2") as process:
+        wait_until(lambda: _steps(tmp_path) > 50, 60, "control")
+        victim = node_process(tmp_path, node)
+        assert victim
+        others = {
+            name: node_process(tmp_path, name) for name in ("planner", "learner", "recorder", "bridge") if name != node
+        }
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: node_process(tmp_path, node) not in (0, victim), 20, f"restart of {node}")
+        at_restart = max(t.step for t in transitions(tmp_path))
+        wait_until(lambda: max(t.step for t in transitions(tmp_path)) > at_restart + 100, 60, "going on")
+        wait_until(
+            lambda: any(not t.safe_stop and t.step > at_restart + 50 for t in transitions(tmp_path)),
+            30,
+            "planned control",
+        )
+        assert {name: node_process(tmp_path, name) for name in others} == others
+        assert process.poll() is None
+    found = transitions(tmp_path)
+    steps = [t.step for t in found]
+    assert steps == sorted(set(steps)), "a step number fell or came twice"
+    if node == "planner":
+        stopped = [t.step for t in found if t.safe_stop]
+        assert stopped, "control went on without a planner"
+        # The last plan before the kill was made at most a period before the last step that played it.
+        before = [t for t in found if t.step < stopped[0] and t.plan_id]
+        last = max(t.plan_id for t in before)
+        played = [t.step for t in before if t.plan_id == last]
+        assert len(played) * 0.02 <= 0.2 + 2 * 0.02
+    if node == "recorder":
+        gaps = np.diff(steps).max() * 0.02
+        assert gaps < 15.0
+        assert BagReader(tmp_path / "bag").problems is not None
+    assert not [
+        name for name in ("bridge", "planner", "learner", "recorder", "monitor") if node_process(tmp_path, name)
+    ]
+
+
+def test_an_unknown_task_ends_the_session_with_its_name(tmp_path: Path) -> None:
+    with session(tmp_path, 110, "task:=cartpol") as process:
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "unknown task 'cartpol'" in output and "cartpole_swingup" in output
