@@ -125,7 +125,8 @@ def test_flatten_and_replace_are_a_round_trip(kind):
         elif type_ is str:
             changed[name] = "other"
         else:
-            changed[name] = type_(info.low + 1) if info.low is not None else value
+            top = math.inf if info.high is None else info.high
+            changed[name] = type_(min(info.low + 1, top)) if info.low is not None else value
     other = replace(config, changed)
     assert flatten(other) == changed
     assert other != config
@@ -170,9 +171,10 @@ def test_installed_settings_are_known_and_valid(file):
         chosen = {name: value for name, value in given.items() if name in names}
         assert chosen.items() <= flatten(replace(kind(), chosen)).items()
     assert set(given) <= known
-    assert flatten(for_task(PoloConfig(), file.stem)).items() >= {
-        name: value for name, value in given.items() if name in flatten(PoloConfig())
-    }.items()
+    assert (
+        flatten(for_task(PoloConfig(), file.stem)).items()
+        >= {name: value for name, value in given.items() if name in flatten(PoloConfig())}.items()
+    )
 
 
 def test_a_task_without_a_file_has_the_defaults():

@@ -14,7 +14,7 @@ from polo_ros import tasks
 from polo_ros.agents.polo import PoloConfig, PoloPlanner
 from polo_ros.config import replace
 from polo_ros.dynamics.base import Rollouts
-from polo_ros.dynamics.mujoco import MujocoDynamics
+from polo_ros.dynamics.mujoco import MujocoDynamics, chunk_size
 from polo_ros.learning.value_ensemble import ValueEnsemble
 from polo_ros.session.config import for_task
 from polo_ros.tasks.base import FloatArray, Task
@@ -30,7 +30,8 @@ def bench_planning(repeats: int) -> list[dict[str, Any]]:
 
     A plan draws the candidates, rolls them out, reads observations, rewards and the terminal value, and
     weights them. The bare rollout is `mujoco.rollout` with outputs allocated beforehand, for the same
-    candidates on as many threads. Both take turns in one loop, so that whatever else the machine does
+    candidates on as many threads in as large portions: the ratio holds what planning adds, not how work
+    is dealt out. Both take turns in one loop, so that whatever else the machine does
     falls on both; the state moves along with the plans.
 
     Args:
@@ -73,6 +74,7 @@ class _Bare:
         threads = len(os.sched_getaffinity(0))
         steps = horizon * task.physics_steps
         self._repeat = task.physics_steps
+        self._chunk_size = chunk_size(rollouts, threads)
         self._models = [task.model] * rollouts
         self._data = [mujoco.MjData(task.model) for _ in range(threads)]
         self._pool = Rollout(nthread=threads if threads > 1 else 0)
@@ -93,6 +95,7 @@ class _Bare:
             state=self._states,
             sensordata=self._sensordata,
             skip_checks=True,
+            chunk_size=self._chunk_size,
         )
         return time.perf_counter() - began
 

@@ -24,6 +24,15 @@ class _Buffers:
         self.models = [model] * n
 
 
+def chunk_size(n: int, threads: int) -> int:
+    """How many of n candidates a thread takes at once.
+
+    MuJoCo's own tenth of a thread's share leaves threads idle at the end of a rollout whose candidates
+    differ in cost, as contacts make them.
+    """
+    return max(1, n // (60 * threads))
+
+
 class MujocoDynamics:
     """Rolls out the task's own model on all planning cores.
 
@@ -35,10 +44,6 @@ class MujocoDynamics:
         task: Gives the model and the observations.
         threads: Worker threads; 0: one a core.
     """
-
-    # Candidates are dealt to each thread in this many portions. MuJoCo's own 10 leave threads idle at the
-    # end of a rollout whose candidates are few or differ in cost, as contacts make them.
-    CHUNKS = 60
 
     def __init__(self, task: Task, threads: int = 0) -> None:
         if threads < 0:
@@ -95,7 +100,7 @@ class MujocoDynamics:
             state=buffers.states,
             sensordata=buffers.sensordata,
             skip_checks=True,
-            chunk_size=max(1, len(buffers.models) // (self.CHUNKS * self.threads)),
+            chunk_size=chunk_size(len(buffers.models), self.threads),
         )
 
     def _reuse(self, n: int, steps: int) -> _Buffers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -271,6 +272,11 @@ def spin(make: Callable[[], PoloNode], args: Sequence[str] | None = None) -> int
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except RuntimeError:
+        # A signal that arrives while rclpy takes a message surfaces as an error of the take.
+        time.sleep(0.1)
+        if rclpy.ok():
+            raise
     except SystemExit as error:
         if node is not None:
             node.get_logger().fatal(str(error))

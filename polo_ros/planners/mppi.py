@@ -67,6 +67,7 @@ class Mppi:
         self._rest = task.resting_action
         self._noise = np.empty((0, 0, 0), np.float32)
         self._candidates = np.empty((0, 0, 0))
+        self._row_low = self._row_high = self._row_scale = np.empty(0)
         self.nominal = np.empty((0, 0))
         self.reset()
 
@@ -141,6 +142,9 @@ class Mppi:
         if self._noise.shape != shape:
             self._noise = np.empty(shape, np.float32)
             self._candidates = np.empty((config.rollouts, self.horizon, nu))
+            # Bounds and scales of whole rows: numpy's loops are slow along an axis of nu only.
+            self._row_low, self._row_high = np.tile(self._low, self.horizon), np.tile(self._high, self.horizon)
+            self._row_scale = np.tile(self._scale, config.rollouts)
         noise = self._noise
         rng.standard_normal(dtype=np.float32, out=noise)
         b0, b1, b2 = config.filter_b0, config.filter_b1, config.filter_b2
@@ -155,11 +159,14 @@ class Mppi:
                 if b2 and before is not None:
                     np.add(row, np.multiply(before, two, out=term), out=row)
                 before, last = last, row
-            scale = config.sigma * self._scale
+            scale = config.sigma * self._row_scale
         else:
-            scale = config.sigma * b0 * self._scale
-        noise *= scale.astype(np.float32)
+            scale = config.sigma * b0 * self._row_scale
+        rows = noise.reshape(self.horizon, -1)
+        rows *= scale.astype(np.float32)
         noise[:, 0] = 0.0
         np.add(self.nominal, noise.transpose(1, 0, 2), out=self._candidates)
-        np.clip(self._candidates, self._low, self._high, out=self._candidates)
+        flat = self._candidates.reshape(config.rollouts, -1)
+        np.maximum(flat, self._row_low, out=flat)
+        np.minimum(flat, self._row_high, out=flat)
         return self._candidates
