@@ -61,9 +61,13 @@ class Config:
 
     def __post_init__(self) -> None:
         for name, value, kind, info in fields(self):
-            if kind is float and isinstance(value, bool | str) or kind is int and isinstance(value, bool | float):
-                raise ValueError(f"{name} = {value!r} is not of type {kind.__name__}")
-            if kind in (bool, str) and not isinstance(value, kind):
+            if kind is float:
+                right = isinstance(value, float | int) and not isinstance(value, bool)
+            elif kind is int:
+                right = isinstance(value, int) and not isinstance(value, bool)
+            else:
+                right = isinstance(value, kind)
+            if not right:
                 raise ValueError(f"{name} = {value!r} is not of type {kind.__name__}")
             info.check(name, value)
 
