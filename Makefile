@@ -26,8 +26,11 @@ sources := setup.py pyproject.toml CMakeLists.txt package.xml requirements.txt r
 
 # Set by the ROS wheels in every Python process of an environment: ours must set it for itself.
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
-# The shell's own ROS workspaces and source trees must not leak into the environment that is built or tested here.
-unexport PYTHONPATH
+# A ROS installation that the shell has sourced must not be mixed with the wheels of the environment.
+ifdef AMENT_PREFIX_PATH
+unexport LD_LIBRARY_PATH
+endif
+unexport AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH PYTHONPATH
 
 .PHONY: help env install sim robot test lint format colcon clean
 
@@ -44,6 +47,8 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.requirements: requirements.txt requirements-ros.txt requirements-build.txt requirements-dev.txt | $(BIN)/python
+	@# The pip that Python 3.10 brings searches for versions for ever.
+	$(PIP) install --quiet pip==25.3
 	$(PIP) install --quiet -r requirements.txt -r requirements-build.txt -r requirements-dev.txt
 	@touch $@
 
