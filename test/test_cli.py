@@ -49,8 +49,8 @@ def test_drivers_lists_what_is_installed(capsys):
 
 
 def test_run_prints_figures_as_json(capsys):
-    figures = read_json(capsys, *RUN, "--steps", "30", "--seed", "4")
-    assert (figures["task"], figures["seed"], figures["steps"]) == ("cartpole_swingup", 4, 30)
+    figures = read_json(capsys, *RUN, "--steps", "60", "--seed", "4")
+    assert (figures["task"], figures["seed"], figures["steps"]) == ("cartpole_swingup", 4, 60)
     assert figures["weights_version"] == 1
     assert len(figures["episode_returns"]) == 1
     assert figures["real_time_factor"] > 0.0
