@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from polo_ros import __version__, drivers, tasks
+from polo_ros.process import prepare
 from polo_ros.replay.cli import add_bag_commands
 
 
@@ -29,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_bag_commands(commands)
     commands.add_parser("launch", help="start a session: polo launch sim task:=NAME")
     options = parser.parse_args(arguments)
+    prepare()
     try:
         return int(options.run(options))
     except (ValueError, FileNotFoundError) as error:

@@ -61,6 +61,10 @@ class PoloPlanner:
         self._episode = -1
         self._first_step = 0
         self._plan_id = 0
+        # Streams of one generator, 2^64 draws apart: making a generator costs more than its numbers.
+        self._bits = np.random.PCG64([seed, PLANNING_STREAM])
+        self._stream_0 = self._bits.state
+        self._rng = np.random.Generator(self._bits)
 
     def check_weights(self, data: bytes) -> Arrays:
         """Arrays of a safetensors file if they fit; raises WeightsError."""
@@ -100,10 +104,14 @@ class PoloPlanner:
             # A delay that shrank may put a plan before the last one's start: the warm start then stays.
             self._mppi.shift(first_step - self._first_step)
         self._first_step = first_step
-        rng = np.random.default_rng([self.seed, PLANNING_STREAM, state_step])
-        result = self._mppi.plan(state, rng, deadline)
+        result = self._mppi.plan(state, self._noise(state_step), deadline)
         self._plan_id += 1
         return TimedPlan(self._plan_id, state_step, first_step, episode, result.actions), result
+
+    def _noise(self, step: int) -> np.random.Generator:
+        self._bits.state = self._stream_0
+        self._bits.advance(step << 64)
+        return self._rng
 
     def predict(self, state: FloatArray, actions: FloatArray) -> FloatArray:
         """The state after actions (T, nu), which the robot is going to play in the meantime."""

@@ -71,8 +71,7 @@ class MujocoDynamics:
         self._run(buffers, steps)
         observations = self._task.observe(buffers.sensordata[:, ::repeat])
         # MuJoCo resets a simulation that blew up, and its time with it.
-        elapsed = buffers.states[:, -1, 0] - buffers.starts[:, 0]
-        valid = np.abs(elapsed - steps * self._task.model.opt.timestep) < 0.5 * self._task.model.opt.timestep
+        valid = buffers.states[:, -1, 0] > buffers.starts[:, 0] + (steps - 0.5) * self._task.model.opt.timestep
         return Rollouts(observations, valid)
 
     def advance(self, start: FloatArray, actions: FloatArray) -> FloatArray:

@@ -66,8 +66,6 @@ def session_environment(base: Mapping[str, str]) -> dict[str, str]:
     environment = {
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         "PYTHONUNBUFFERED": "1",  # output is a pipe, and a line is worth more while it is fresh
-        "OMP_NUM_THREADS": "1",  # spinning threads of several nodes on the same cores are many times slower
-        "OMP_WAIT_POLICY": "PASSIVE",
         **base,
     }
     prefixes = [prefix for prefix in environment.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]

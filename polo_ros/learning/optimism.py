@@ -39,6 +39,8 @@ def log_sum_exp(
     """
     if convention not in CONVENTIONS:
         raise ValueError(f"unknown convention '{convention}'; conventions: {', '.join(CONVENTIONS)}")
+    if kappa == 0.0 and convention == "normalised":
+        return np.asarray(values.mean(axis=0))
     extreme = values.max(axis=0) if kappa >= 0.0 else values.min(axis=0)
     relative = values - extreme
     # log mean exp = log1p(mean(expm1)): the mean lies in (1 / K - 1, 0].
@@ -46,6 +48,6 @@ def log_sum_exp(
     if convention == "printed":
         return np.asarray(kappa * extreme + log_mean + np.log(len(values)), dtype=values.dtype)
     # So small an exponent loses its digits as a subnormal number; what it adds to the mean is far below them.
-    if kappa == 0.0 or np.abs(kappa * relative).max(initial=0.0) < 1e-30:
+    if np.abs(kappa * relative).max(initial=0.0) < 1e-30:
         return np.asarray(values.mean(axis=0))
     return np.asarray(extreme + log_mean / kappa, dtype=values.dtype)

@@ -7,6 +7,7 @@ keeps torch out of the planner's process.
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -182,26 +183,28 @@ class ValueFunction:
         Rows that are not finite (a diverged candidate) have no say in spread and gate.
         """
         scaled = self._scaled(observations)
-        spread = self.spread(scaled)
-        finite = np.isfinite(spread)
-        if not finite.all():
-            spread = spread[finite]
-        mean = float(spread.mean()) if spread.size else float("nan")
-        config = self.config
-        outside = 0.0
-        if config.gate != "none":
-            inside = (observations >= self._low) & (observations <= self._high)
-            beyond = ~np.asarray(inside.all(axis=-1))
-            outside = float(beyond[finite].mean()) if spread.size else 1.0
-        gate = gate_weight(config.gate, mean, config.gate_spread, outside) if spread.size else 0.0
         value = self._optimistic(scaled).astype(np.float64)
-        return ValueEstimate(value, mean * self.value_scale if spread.size else 0.0, gate)
+        spread = self.spread(scaled)
+        mean = float(np.add.reduce(spread)) / max(1, len(spread))
+        if not math.isfinite(mean):
+            finite = np.isfinite(spread)
+            if not finite.any():
+                return ValueEstimate(value, 0.0, 0.0)
+            observations, mean = observations[finite], float(spread[finite].mean())
+        outside = 0.0
+        if self.config.gate != "none":
+            inside = (observations >= self._low) & (observations <= self._high)
+            outside = 1.0 - float(np.count_nonzero(inside.all(axis=-1))) / max(1, len(observations))
+        gate = gate_weight(self.config.gate, mean, self.config.gate_spread, outside)
+        return ValueEstimate(value, mean * self.value_scale, gate)
 
     @staticmethod
     def spread(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Standard deviation over the members (...) of values (K, ...)."""
-        deviation = values - values.mean(axis=0)
-        return np.asarray(np.sqrt(np.square(deviation).mean(axis=0)))
+        share = np.float32(1.0 / len(values))
+        deviation = values - share * np.add.reduce(values, axis=0)
+        np.square(deviation, out=deviation)
+        return np.asarray(np.sqrt(share * np.add.reduce(deviation, axis=0)))
 
     def _optimistic(self, scaled: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         config = self.config

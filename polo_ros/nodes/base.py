@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import rclpy
@@ -21,6 +23,7 @@ from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from polo_ros.config import fields, flatten, replace
+from polo_ros.process import prepare
 from polo_ros.session.config import SessionConfig, task_parameters
 
 C = TypeVar("C")
@@ -260,8 +263,28 @@ class Slot:
             self._condition.notify_all()
 
 
+@contextmanager
+def _signals_to_ros_only() -> Iterator[None]:
+    """Signals end the spinning between two callbacks, through rclpy's handler, which calls Python's too.
+
+    Python's own would raise KeyboardInterrupt anywhere: between a message's count and its bytes, say.
+    """
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def spin(make: Callable[[], PoloNode], args: Sequence[str] | None = None) -> int:
     """Run one node until it is told to stop; the exit code of its process."""
+    prepare()
+    with _signals_to_ros_only():
+        return _spin(make, args)
+
+
+def _spin(make: Callable[[], PoloNode], args: Sequence[str] | None) -> int:
     rclpy.init(args=args)
     node = None
     code = 0

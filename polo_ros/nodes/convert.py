@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
+from geometry_msgs.msg import Point
+from visualization_msgs.msg import Marker, MarkerArray
 
 from polo_ros.learning.weights import Weights, WeightsError, digest
 from polo_ros.msg import Plan as PlanMsg
@@ -215,3 +217,18 @@ def weights_data(message: WeightsMsg, task: Task, kind: str) -> bytes:
     if digest(data) != message.digest:
         raise WeightsError("weights' digest does not match their data")
     return data
+
+
+def path_markers(paths: FloatArray, now: Time) -> MarkerArray:
+    """One line a body for RViz and Foxglove, from world positions (bodies, points, 3) in m."""
+    markers = []
+    for number, path in enumerate(paths):
+        marker = Marker(ns="plan", id=number, type=Marker.LINE_STRIP, action=Marker.ADD)
+        marker.header.frame_id = "world"
+        marker.header.stamp = now
+        marker.pose.orientation.w = 1.0
+        marker.scale.x = 0.01  # m, width of the line
+        marker.color.g = marker.color.a = 1.0
+        marker.points = [Point(x=x, y=y, z=z) for x, y, z in path.tolist()]
+        markers.append(marker)
+    return MarkerArray(markers=markers)

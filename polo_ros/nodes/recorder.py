@@ -150,7 +150,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return code
     from polo_ros.replay.summary import format_table, summarise  # plots and video: slow to load, wanted only now
 
-    # ROS is shut down: a second signal now ends the process the ordinary way, bag and all are closed.
+    # ROS is shut down: a second signal ends the process the ordinary way from here on; the bag is closed.
     logger = rclpy.logging.get_logger("recorder")
     try:
         print(format_table(summarise(made[0].session.run_dir)), flush=True)

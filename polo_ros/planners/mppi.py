@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from polo_ros.config import Config, option
 from polo_ros.dynamics.base import Dynamics
@@ -65,7 +66,9 @@ class Mppi:
         # An actuator without a range is perturbed in its own units.
         self._scale = np.where(bounded, 0.5 * (np.where(bounded, self._high - self._low, 2.0)), 1.0)
         self._rest = task.resting_action
-        self._noise = np.empty((0, 0, 0), np.float32)
+        self._white = self._noise = np.empty((0, 0, 0), np.float32)
+        self._filter = np.empty((0, 0), np.float32)
+        self._filtered_by: tuple[float, ...] = ()
         self._candidates = np.empty((0, 0, 0))
         self._row_low = self._row_high = self._row_scale = np.empty(0)
         self.nominal = np.empty((0, 0))
@@ -80,8 +83,11 @@ class Mppi:
         if steps <= 0:
             return
         last = self._rest if self.config.fill == "zero" else self.nominal[-1]
-        kept = self.nominal[steps:]
-        self.nominal = np.concatenate((kept, np.tile(last, (self.horizon - len(kept), 1))))
+        steps = min(steps, self.horizon)
+        shifted = np.empty_like(self.nominal)
+        shifted[: self.horizon - steps] = self.nominal[steps:]
+        shifted[self.horizon - steps :] = last
+        self.nominal = shifted
 
     def plan(self, start: FloatArray, rng: np.random.Generator, deadline: float = math.inf) -> PlanResult:
         """Plan from physics state `start` (nstate,).
@@ -121,7 +127,7 @@ class Mppi:
             effective = float(1.0 / np.square(weights).sum())
             usable = np.isfinite(scores[:done])
             best, mean = top, float(scores[:done][usable].mean())
-            self.nominal = np.tensordot(weights, candidates[:done], axes=1)
+            self.nominal = np.matmul(weights, candidates[:done].reshape(done, -1)).reshape(self.horizon, -1)
         return PlanResult(
             actions=self.nominal.copy(),
             rollouts=evaluated,
@@ -139,34 +145,34 @@ class Mppi:
         config = self.config
         nu = self.nominal.shape[1]
         shape = (self.horizon, config.rollouts, nu)
-        if self._noise.shape != shape:
+        if self._white.shape != shape:
+            self._white = np.empty(shape, np.float32)
             self._noise = np.empty(shape, np.float32)
             self._candidates = np.empty((config.rollouts, self.horizon, nu))
             # Bounds and scales of whole rows: numpy's loops are slow along an axis of nu only.
             self._row_low, self._row_high = np.tile(self._low, self.horizon), np.tile(self._high, self.horizon)
-            self._row_scale = np.tile(self._scale, config.rollouts)
-        noise = self._noise
-        rng.standard_normal(dtype=np.float32, out=noise)
-        b0, b1, b2 = config.filter_b0, config.filter_b1, config.filter_b2
-        if b1 or b2:
-            noise *= np.float32(b0)
-            one, two = np.float32(b1), np.float32(b2)
-            term = np.empty(shape[1:], np.float32)
-            last = before = None
-            for row in noise:
-                if last is not None:
-                    np.add(row, np.multiply(last, one, out=term), out=row)
-                if b2 and before is not None:
-                    np.add(row, np.multiply(before, two, out=term), out=row)
-                before, last = last, row
-            scale = config.sigma * self._row_scale
-        else:
-            scale = config.sigma * b0 * self._row_scale
-        rows = noise.reshape(self.horizon, -1)
-        rows *= scale.astype(np.float32)
-        noise[:, 0] = 0.0
-        np.add(self.nominal, noise.transpose(1, 0, 2), out=self._candidates)
+            self._row_scale = np.tile(self._scale, config.rollouts).astype(np.float32)
+        coefficients = (config.sigma, config.filter_b0, config.filter_b1, config.filter_b2)
+        if self._filtered_by != coefficients:
+            self._filter = config.sigma * noise_filter(self.horizon, *coefficients[1:])
+            self._filtered_by = coefficients
+        white, noise = (array.reshape(self.horizon, -1) for array in (self._white, self._noise))
+        rng.standard_normal(dtype=np.float32, out=self._white)
+        np.matmul(self._filter, white, out=noise)
+        noise *= self._row_scale
+        self._noise[:, 0] = 0.0
+        np.add(self.nominal, self._noise.transpose(1, 0, 2), out=self._candidates)
         flat = self._candidates.reshape(config.rollouts, -1)
         np.maximum(flat, self._row_low, out=flat)
         np.minimum(flat, self._row_high, out=flat)
         return self._candidates
+
+
+def noise_filter(horizon: int, b0: float, b1: float, b2: float) -> npt.NDArray[np.float32]:
+    """The filter n_t = b0 e_t + b1 n_(t-1) + b2 n_(t-2) over a horizon as a matrix, n = L e, (H, H)."""
+    response = np.zeros(horizon + 2)  # to a single e_0, shifted by the two steps before it
+    response[2] = b0
+    for t in range(3, horizon + 2):
+        response[t] = b1 * response[t - 1] + b2 * response[t - 2]
+    lag = np.subtract.outer(np.arange(horizon), np.arange(horizon))
+    return np.where(lag >= 0, response[2:][np.maximum(lag, 0)], 0.0).astype(np.float32)
