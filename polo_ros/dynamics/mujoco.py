@@ -9,7 +9,7 @@ import numpy as np
 from mujoco.rollout import Rollout
 
 from polo_ros.dynamics.base import Rollouts
-from polo_ros.tasks.base import FloatArray, Task
+from polo_ros.tasks.base import FULLPHYSICS, FloatArray, Task
 
 
 class _Buffers:
@@ -76,14 +76,16 @@ class MujocoDynamics:
 
     def advance(self, start: FloatArray, actions: FloatArray) -> FloatArray:
         """The state (nstate,) after actions (T, nu) from `start` (nstate,)."""
-        steps = len(actions) * self._task.physics_steps
-        if steps == 0:
-            return np.array(start)
-        buffers = self._reuse(1, steps)
-        buffers.starts[:] = start
-        buffers.controls[0] = np.repeat(actions, self._task.physics_steps, axis=0)
-        self._run(buffers, steps)
-        return np.array(buffers.states[0, -1])
+        # In the calling thread: waking the pool for one simulation costs more than a few steps of it.
+        model, data = self._task.model, self._data[0]
+        mujoco.mj_resetData(model, data)
+        mujoco.mj_setState(model, data, start, FULLPHYSICS)
+        for action in actions:
+            data.ctrl[:] = action
+            mujoco.mj_step(model, data, nstep=self._task.physics_steps)
+        reached = np.empty(self._task.nstate)
+        mujoco.mj_getState(model, data, reached, FULLPHYSICS)
+        return reached
 
     def close(self) -> None:
         """Stop the worker threads."""

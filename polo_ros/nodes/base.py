@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,7 +33,11 @@ STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 LATEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 FRESH = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 EVERY = QoSProfile(depth=2000, reliability=ReliabilityPolicy.RELIABLE)
+DIAGNOSTICS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+BACKGROUND = 10  # niceness of nodes that nobody waits for
 
 
 class PoloNode(LifecycleNode):
@@ -43,6 +47,8 @@ class PoloNode(LifecycleNode):
     `activate`, `deactivate` and `cleanup`, which may raise: the error is logged and the transition
     fails.
     """
+
+    DIAGNOSTICS_NAME = "polo_ros: "  # what stands before a node's own name in its diagnostics
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -55,7 +61,7 @@ class PoloNode(LifecycleNode):
         self.session = self.declare(SessionConfig())
         self.add_on_set_parameters_callback(self._check_change)
         self.add_post_set_parameters_callback(self._apply_change)
-        self.create_timer(1.0, self._publish_diagnostics, clock=STEADY)
+        self.create_timer(1.0, self.publish_diagnostics, clock=STEADY)
         if self.session.autostart:
             self._autostart = self.create_timer(0.0, self._start, clock=STEADY)
 
@@ -214,7 +220,8 @@ class PoloNode(LifecycleNode):
         """A problem in words, empty if there is none, and figures to show."""
         return "", {}
 
-    def _publish_diagnostics(self) -> None:
+    def publish_diagnostics(self) -> None:
+        """Say how the node is; once a second, and whenever there is news that must not wait."""
         problem, figures = self.diagnose()
         if not self._running:
             level, message = DiagnosticStatus.STALE, "not active"
@@ -224,43 +231,14 @@ class PoloNode(LifecycleNode):
             level, message = DiagnosticStatus.OK, "ok"
         status = DiagnosticStatus(
             level=level,
-            name=f"polo_ros: {self.get_fully_qualified_name()}",
+            name=f"{self.DIAGNOSTICS_NAME}{self.get_fully_qualified_name()}",
             message=message,
             hardware_id=self.session.task,
             values=[KeyValue(key=key, value=str(value)) for key, value in figures.items()],
         )
         array = DiagnosticArray(status=[status])
         array.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(array)
-
-
-class Slot:
-    """The newest of what arrives, handed from the executor to a worker thread."""
-
-    def __init__(self) -> None:
-        self._condition = threading.Condition()
-        self._value: Any = None
-        self._closed = False
-
-    def put(self, value: Any) -> None:
-        """Replace the value and wake whoever waits."""
-        with self._condition:
-            self._value = value
-            self._condition.notify_all()
-
-    def take(self, timeout: float) -> Any:
-        """The value, waiting up to `timeout` s for one; None if there is none or the slot is closed."""
-        with self._condition:
-            if self._value is None and not self._closed:
-                self._condition.wait(timeout)
-            value, self._value = self._value, None
-            return value
-
-    def close(self) -> None:
-        """Wake whoever waits, for good."""
-        with self._condition:
-            self._closed = True
-            self._condition.notify_all()
+        self.send(self._diagnostics, array)
 
 
 @contextmanager
@@ -277,9 +255,14 @@ def _signals_to_ros_only() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def spin(make: Callable[[], PoloNode], args: Sequence[str] | None = None) -> int:
-    """Run one node until it is told to stop; the exit code of its process."""
+def spin(make: Callable[[], PoloNode], args: Sequence[str] | None = None, background: bool = False) -> int:
+    """Run one node until it is told to stop; the exit code of its process.
+
+    `background`: the node yields the cores to those that control.
+    """
     prepare()
+    if background:
+        os.nice(BACKGROUND)  # before ROS starts its threads, which inherit it
     with _signals_to_ros_only():
         return _spin(make, args)
 

@@ -96,6 +96,8 @@ class Bridge(PoloNode):
         if self._thread is not None:
             self._thread.join(timeout=5.0)
             self._thread = None
+            if self.loop.step:
+                self._seen = (self.loop.step, self.loop.episode)  # where to go on when activated again
         self._quietly(self.driver.stop)
 
     def cleanup(self) -> None:
@@ -129,6 +131,10 @@ class Bridge(PoloNode):
             self._wake.notify_all()
 
     def _receive_status(self, message: PlannerStatus) -> None:
+        if self.loop.step:
+            # Control goes on by its own count, and a message that nobody needs costs every period.
+            self.destroy_subscription(self._status_subscription)
+            return
         self._seen = (message.step, message.episode)
 
     def _refuse(self, reason: str) -> None:
@@ -318,6 +324,7 @@ class Bridge(PoloNode):
         self._finished = True
         self._quietly(self.driver.stop)
         self.get_logger().info(f"session over after {sample.step} control periods")
+        self.publish_diagnostics()
         while not self._stopping:
             self._publish_state(sample)
             self._wait(0.5)
@@ -350,6 +357,7 @@ class Bridge(PoloNode):
         figures: dict[str, object] = {
             "step": self.loop.step,
             "episode": self.loop.episode,
+            "return": self.loop.episode_return,
             "paused": self._paused,
             "finished": self._finished,
         }

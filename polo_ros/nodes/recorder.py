@@ -10,21 +10,20 @@ from typing import Any
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import ParameterEvent
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import JointState
 
 from polo_ros import tasks
 from polo_ros.agents.polo import PoloConfig
 from polo_ros.config import flatten
 from polo_ros.msg import LearnerStatus, Plan, PlannerStatus, State, Transition, Weights
-from polo_ros.nodes.base import EVERY, LATCHED, STEADY, PoloNode, spin
+from polo_ros.nodes.base import DIAGNOSTICS, EVERY, LATCHED, STEADY, PoloNode, spin
 from polo_ros.nodes.known import OTHERS
 from polo_ros.replay.bag_types import BagError, TopicInfo, message_definition, qos_yaml, type_hash
 from polo_ros.replay.bag_writer import BagWriter
 from polo_ros.replay.session_info import SessionInfo
 from polo_ros.session.config import BridgeConfig, LearnerNodeConfig, PlannerConfig, RecorderConfig
 
-DIAGNOSTICS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 TOPICS: tuple[tuple[str, str, Any, QoSProfile], ...] = (
     ("state", "polo_ros/msg/State", State, EVERY),
     ("plan", "polo_ros/msg/Plan", Plan, EVERY),
@@ -145,7 +144,7 @@ def main(args: Sequence[str] | None = None) -> int:
         made.append(Recorder())
         return made[0]
 
-    code = spin(make, args)
+    code = spin(make, args, background=True)
     if code or not made or not made[0].settings.summary or not made[0].session.run_dir:
         return code
     from polo_ros.replay.summary import format_table, summarise  # plots and video: slow to load, wanted only now

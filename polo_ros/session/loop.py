@@ -46,6 +46,7 @@ class RobotLoop:
         self.step = 0
         self.episode = 0
         self.episode_step = 0
+        self.episode_return = 0.0  # sum of the episode's rewards so far
         self.reset_requested = False
         self.reason = ""  # why the last period was a safe stop; empty: it was not
         self._time_offset = 0.0
@@ -53,7 +54,7 @@ class RobotLoop:
 
     def start(self, step: int = 0, episode: int = 0) -> None:
         """Begin at control period `step` and `episode`; a later start than 0 resumes a session."""
-        self.step, self.episode, self.episode_step = step, episode, 0
+        self.step, self.episode, self.episode_step, self.episode_return = step, episode, 0, 0.0
         self.timeline.reset(episode)
         self.supervisor.reset()
         self._versions.clear()
@@ -94,6 +95,7 @@ class RobotLoop:
         self.episode_step += 1
         after = self.sense()
         reward = float(self.task.reward(before.observation, verdict.action, after.observation))
+        self.episode_return += reward
         terminated = bool(self.task.terminated(after.observation))
         limit = self.task.episode_steps
         truncated = not terminated and (self.reset_requested or 0 < limit <= self.episode_step)
@@ -121,7 +123,7 @@ class RobotLoop:
         """Start the next episode; only for drivers that can. Raises DriverError."""
         self.reset_requested = False
         self.episode += 1
-        self.episode_step = 0
+        self.episode_step, self.episode_return = 0, 0.0
         self.timeline.reset(self.episode)
         self.supervisor.reset()
         self.driver.reset(self.episode)
