@@ -16,6 +16,8 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 SEPARATOR = "=" * 80
 SESSION_RECORD = "polo_ros.session"  # name of the MCAP metadata record at the start of every file
 
+STATE = "polo_ros/msg/State"
+PLAN = "polo_ros/msg/Plan"
 TRANSITION = "polo_ros/msg/Transition"
 PLANNER_STATUS = "polo_ros/msg/PlannerStatus"
 LEARNER_STATUS = "polo_ros/msg/LearnerStatus"
