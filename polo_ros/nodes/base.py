@@ -6,6 +6,7 @@ import os
 import signal
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -56,6 +57,9 @@ class PoloNode(LifecycleNode):
         self._on_change: Callable[[], None] | None = None
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 1)
         self._running = False
+        self.problem = ""  # what is wrong now, in words; empty: nothing
+        self.counts: Counter[str] = Counter()  # of what went wrong, for diagnostics
+        self._last_refused = ""
         task = self._override("task", SessionConfig().task)
         self._task_defaults = task_parameters(task)
         self.session = self.declare(SessionConfig())
@@ -111,7 +115,14 @@ class PoloNode(LifecycleNode):
         builtin = ("use_sim_time", "start_type_description_service", "qos_overrides.")
         for name in self._parameter_overrides:
             if name not in known and not name.startswith(builtin):
-                raise ValueError(f"unknown parameter '{name}'; parameters: {', '.join(sorted(known))}")
+                raise ValueError(_unknown(name, known))
+
+    def set_parameters_atomically(self, parameter_list: list[Parameter]) -> SetParametersResult:
+        """As rclpy's, but an unknown parameter is refused by its name."""
+        for parameter in parameter_list:
+            if not self.has_parameter(parameter.name):
+                return SetParametersResult(successful=False, reason=_unknown(parameter.name, set(self._parameters)))
+        return super().set_parameters_atomically(parameter_list)
 
     def _override(self, name: str, default: str) -> str:
         parameter = self._parameter_overrides.get(name)
@@ -216,17 +227,25 @@ class PoloNode(LifecycleNode):
 
     # ---- diagnostics -----------------------------------------------------------------------
 
-    def diagnose(self) -> tuple[str, Mapping[str, object]]:
-        """A problem in words, empty if there is none, and figures to show."""
-        return "", {}
+    def refuse(self, counter: str, reason: str) -> None:
+        """Say and count that something which came in is not used."""
+        self.counts[counter] += 1
+        self.problem = self._last_refused = reason
+        self.get_logger().warning(reason, throttle_duration_sec=1.0)
+
+    def diagnose(self) -> Mapping[str, object]:
+        """Figures to show beside the counts and the problem."""
+        return {}
 
     def publish_diagnostics(self) -> None:
         """Say how the node is; once a second, and whenever there is news that must not wait."""
-        problem, figures = self.diagnose()
+        figures = {**self.diagnose(), **self.counts}
+        if self._last_refused:
+            figures["last_refused"] = self._last_refused
         if not self._running:
             level, message = DiagnosticStatus.STALE, "not active"
-        elif problem:
-            level, message = DiagnosticStatus.WARN, problem
+        elif self.problem:
+            level, message = DiagnosticStatus.WARN, self.problem
         else:
             level, message = DiagnosticStatus.OK, "ok"
         status = DiagnosticStatus(
@@ -239,6 +258,10 @@ class PoloNode(LifecycleNode):
         array = DiagnosticArray(status=[status])
         array.header.stamp = self.get_clock().now().to_msg()
         self.send(self._diagnostics, array)
+
+
+def _unknown(name: str, known: set[str]) -> str:
+    return f"unknown parameter '{name}'; parameters: {', '.join(sorted(known))}"
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
+from collections import deque
 from collections.abc import Mapping, Sequence
 
 from rclpy.qos import QoSProfile
@@ -33,19 +33,20 @@ class Bridge(PoloNode):
     CLOCK_PERIOD = 0.01
     # A realtime loop that is this many periods late gives up catching up and says so.
     MAX_LATE = 10
+    # Plans that wait for the next control period; a wrong one must not push out a right one.
+    OFFERS = 16
 
     def __init__(self) -> None:
         super().__init__("bridge")
         self.settings = self.declare(BridgeConfig())
+        self.counts.update(safe_stops=0, plans_refused=0, driver_errors=0, overruns=0)
         self.refuse_unknown(OTHERS)
         self._thread: threading.Thread | None = None
         self._wake = threading.Condition()
         self._stopping = self._paused = self._finished = False
         self._steps_allowed = 0
-        self._offer: tuple[TimedPlan, int] | None = None
+        self._offers: deque[tuple[TimedPlan, int]] = deque(maxlen=self.OFFERS)
         self._seen: tuple[int, int] | None = None
-        self._problem = ""
-        self._counts: Counter[str] = Counter()
         self.on_change(self._changed)
 
     # ---- lifecycle -------------------------------------------------------------------------
@@ -124,10 +125,10 @@ class Bridge(PoloNode):
         try:
             plan = convert.timed_plan(message, self.task)
         except convert.MessageError as error:
-            self._refuse(f"plan refused: {error}")
+            self.refuse("plans_refused", f"plan refused: {error}")
             return
         with self._wake:
-            self._offer = (plan, message.weights_version)
+            self._offers.append((plan, message.weights_version))
             self._wake.notify_all()
 
     def _receive_status(self, message: PlannerStatus) -> None:
@@ -136,11 +137,6 @@ class Bridge(PoloNode):
             self.destroy_subscription(self._status_subscription)
             return
         self._seen = (message.step, message.episode)
-
-    def _refuse(self, reason: str) -> None:
-        self._counts["plans_refused"] += 1
-        self._problem = reason
-        self.get_logger().warning(reason, throttle_duration_sec=1.0)
 
     def _answer(self, response: Trigger.Response, reason: str, done: str) -> Trigger.Response:
         response.success = not reason
@@ -190,9 +186,9 @@ class Bridge(PoloNode):
                 return
             except DriverError as error:
                 # Simulation: the next episode starts anew. Robot: made safe, then connected again.
-                self._counts["driver_errors"] += 1
-                self._problem = f"driver '{self.settings.driver}': {error}"
-                self.get_logger().error(self._problem)
+                self.counts["driver_errors"] += 1
+                self.problem = f"driver '{self.settings.driver}': {error}"
+                self.get_logger().error(self.problem)
                 self._quietly(self.driver.stop)
                 self._wait(1.0)
                 self._quietly(self.driver.close)
@@ -200,8 +196,8 @@ class Bridge(PoloNode):
                 self._seen = (self.loop.step, self.loop.episode)
             except Exception as error:  # the robot must be safe whatever went wrong here
                 self._quietly(self.driver.stop)
-                self._problem = f"control ended: {error!r}"
-                self.get_logger().fatal(self._problem)
+                self.problem = f"control ended: {error!r}"
+                self.get_logger().fatal(self.problem)
                 raise
 
     def _control(self) -> None:
@@ -233,11 +229,11 @@ class Bridge(PoloNode):
                 self._accept()
             transition, after = self.loop.act(sample)
             if transition.safe_stop:
-                self._counts["safe_stops"] += 1
-                self._problem = f"safe stop: {self.loop.reason}"
-                self.get_logger().warning(self._problem, throttle_duration_sec=1.0)
+                self.counts["safe_stops"] += 1
+                self.problem = f"safe stop: {self.loop.reason}"
+                self.get_logger().warning(self.problem, throttle_duration_sec=1.0)
             else:
-                self._problem = ""
+                self.problem = ""
             self.send(self._transition_publisher, convert.transition_message(transition, self.task))
             self._publish_clock(after)
             # After a reset simulation waits for a plan; a robot never does.
@@ -277,27 +273,26 @@ class Bridge(PoloNode):
             if self.loop.supervisor.stopped:
                 return True  # the safe stop is played whether there is a plan or not
             with self._wake:
-                if self._offer is None:
+                if not self._offers:
                     self._wake.wait(self.REPEAT)
             if time.monotonic() - published > self.REPEAT:
                 self._publish_state(sample)
                 published = time.monotonic()
-                self._problem = f"waiting for a plan for step {sample.step}"
+                self.problem = f"waiting for a plan for step {sample.step}"
         return self.loop.reset_requested
 
     def _accept(self) -> None:
-        with self._wake:
-            offer, self._offer = self._offer, None
-        if offer is not None:
-            reason = self.loop.offer(*offer)
+        while self._offers:
+            plan, weights_version = self._offers.popleft()
+            reason = self.loop.offer(plan, weights_version)
             if reason:
-                self._refuse(f"plan {offer[0].plan_id} refused: {reason}")
+                self.refuse("plans_refused", f"plan {plan.plan_id} refused: {reason}")
 
     def _pace(self, due: float, period: float) -> float:
         """Sleep until `due`; returns the moment that the next period is counted from."""
         now = time.monotonic()
         if now - due > self.MAX_LATE * period:
-            self._counts["overruns"] += 1
+            self.counts["overruns"] += 1
             self.get_logger().warning(
                 f"control is {now - due:.3f} s late: the schedule starts anew", throttle_duration_sec=1.0
             )
@@ -350,10 +345,10 @@ class Bridge(PoloNode):
         if sample.step % every == 0:
             self.send(self._clock_publisher, ClockMsg(clock=convert.stamp(float(sample.state[0]))))
 
-    def diagnose(self) -> tuple[str, Mapping[str, object]]:
-        """A problem in words, and figures."""
+    def diagnose(self) -> Mapping[str, object]:
+        """Where control is, and what the supervisor did."""
         if not hasattr(self, "loop"):
-            return "", {}
+            return {}
         figures: dict[str, object] = {
             "step": self.loop.step,
             "episode": self.loop.episode,
@@ -361,10 +356,8 @@ class Bridge(PoloNode):
             "paused": self._paused,
             "finished": self._finished,
         }
-        for name in ("safe_stops", "plans_refused", "driver_errors", "overruns"):
-            figures[name] = self._counts[name]
         figures.update({f"supervisor: {k}": v for k, v in self.loop.supervisor.counts.items()})
-        return self._problem, figures
+        return figures
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -37,8 +37,7 @@ class Learner(PoloNode):
         self._queue: queue.SimpleQueue[TransitionMsg | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._stopping = False
-        self._message = ""
-        self._refused = 0
+        self.counts.update(transitions_refused=0)
         self._metrics: LearnerMetrics | None = None
 
     # ---- lifecycle -------------------------------------------------------------------------
@@ -91,8 +90,8 @@ class Learner(PoloNode):
             return
         except CheckpointError as error:
             # What was learned is lost, the session is not: it goes on from nothing, and says so.
-            self._message = f"starting anew: {error}"
-            self.get_logger().error(self._message)
+            self.problem = f"starting anew: {error}"
+            self.get_logger().error(self.problem)
             return
         self.get_logger().info(f"resumed from {self._checkpoint}: weights {self.learner.version}")
         for warning in warnings:
@@ -105,8 +104,8 @@ class Learner(PoloNode):
             self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
             self.learner.save(self._checkpoint)
         except OSError as error:
-            self._message = f"cannot write checkpoint {self._checkpoint}: {error}"
-            self.get_logger().error(self._message, throttle_duration_sec=10.0)
+            self.problem = f"cannot write checkpoint {self._checkpoint}: {error}"
+            self.get_logger().error(self.problem, throttle_duration_sec=10.0)
 
     # ---- learning --------------------------------------------------------------------------
 
@@ -139,17 +138,12 @@ class Learner(PoloNode):
         try:
             transition = convert.transition(message, self.task)
         except convert.MessageError as error:
-            self._refuse(f"transition refused: {error}")
-            self._refused += 1
+            self.refuse("transitions_refused", f"transition refused: {error}")
         else:
             if not self.learner.observe(transition):
-                self._refuse(f"transition refused: {self.learner.message}")
+                self.refuse("transitions_refused", f"transition refused: {self.learner.message}")
         # The schedule goes by the step, whatever the transition is worth: a lockstep planner waits.
         return self.learner.due(message.step)
-
-    def _refuse(self, reason: str) -> None:
-        self._message = reason
-        self.get_logger().warning(reason, throttle_duration_sec=1.0)
 
     def _update(self) -> None:
         metrics = self.learner.update()
@@ -160,7 +154,7 @@ class Learner(PoloNode):
             version=metrics.version,
             transitions=metrics.transitions,
             transitions_lost=metrics.transitions_lost,
-            transitions_refused=metrics.transitions_refused + self._refused,
+            transitions_refused=self.counts["transitions_refused"],
             updates=metrics.updates,
             updates_skipped=metrics.updates_skipped,
             lag_s=metrics.lag_s + self._queue.qsize() * self.task.control_dt,
@@ -171,9 +165,9 @@ class Learner(PoloNode):
             value_spread=metrics.value_spread,
             target_ms=metrics.target_ms,
             fit_ms=metrics.fit_ms,
-            message=metrics.message or self._message,
+            message=metrics.message or self.problem,
         )
-        self._message = ""
+        self.problem = ""
         status.header.stamp = self.get_clock().now().to_msg()
         self.send(self._status_publisher, status)
 
@@ -181,13 +175,12 @@ class Learner(PoloNode):
         now = self.get_clock().now().to_msg()
         self.send(self._weights_publisher, convert.weights_message(self.learner.weights(), now))
 
-    def diagnose(self) -> tuple[str, Mapping[str, object]]:
-        """A problem in words, and figures."""
+    def diagnose(self) -> Mapping[str, object]:
+        """How learning goes."""
         if self._metrics is None:
-            return self._message, {}
-        metrics = self._metrics
+            return {}
         names = ("version", "transitions", "transitions_lost", "updates", "updates_skipped", "lag_s", "value_loss")
-        return self._message, {name: getattr(metrics, name) for name in names}
+        return {name: getattr(self._metrics, name) for name in names}
 
 
 def main(args: Sequence[str] | None = None) -> int:

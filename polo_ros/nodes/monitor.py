@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
@@ -147,10 +147,6 @@ class Monitor(PoloNode):
         if actions:
             paths = trace(self.task, state, np.array(actions))
             self.send(self._markers, convert.path_markers(paths, self.get_clock().now().to_msg()))
-
-    def diagnose(self) -> tuple[str, Mapping[str, object]]:
-        """Nothing of its own: it shows what others say."""
-        return "", {}
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from rclpy.publisher import Publisher
@@ -67,8 +66,7 @@ class Planner(PoloNode):
         # What the bridge plays until the next plan takes effect; the bridge itself judges age.
         self._sent_episode = -1
         self._given_up = 0
-        self._counts: Counter[str] = Counter()
-        self._message = ""
+        self.counts.update(deadlines_missed=0, weights_swapped=0, weights_refused=0, weights_late=0, states_refused=0)
         self._latencies: deque[float] = deque(maxlen=self.HISTORY)
         self._last: PlanResult | None = None
         self._plan_ms = 0.0
@@ -109,7 +107,7 @@ class Planner(PoloNode):
         try:
             state = convert.state_vector(message, self.task)
         except convert.MessageError as error:
-            self._refuse("states_refused", f"state refused: {error}")
+            self.refuse("states_refused", f"state refused: {error}")
             return
         arrived = _Arrived(state, message.step, message.episode, at)
         if not self._lockstep:
@@ -126,16 +124,11 @@ class Planner(PoloNode):
         try:
             arrays = self.planner.check_weights(convert.weights_data(message, self.task, self.planner.kind))
         except WeightsError as error:
-            self._refuse("weights_refused", f"weights {message.version} refused: {error}")
+            self.refuse("weights_refused", f"weights {message.version} refused: {error}")
             return
         self.planner.use_weights(arrays, message.version)
-        self._counts["weights_swapped"] += 1
+        self.counts["weights_swapped"] += 1
         self._plan_when_weights_are_there()
-
-    def _refuse(self, counter: str, reason: str) -> None:
-        self._counts[counter] += 1
-        self._message = reason
-        self.get_logger().warning(reason, throttle_duration_sec=1.0)
 
     # ---- planning --------------------------------------------------------------------------
 
@@ -150,9 +143,9 @@ class Planner(PoloNode):
             if time.perf_counter() - waiting.at < self.settings.weights_timeout:
                 return  # the bridge repeats its state until there is a plan
             self._given_up = required  # waited for once: a learner that died must not cost more
-            self._counts["weights_late"] += 1
-            self._message = f"step {waiting.step} planned with weights {newest}, the schedule names {required}"
-            self.get_logger().warning(self._message, throttle_duration_sec=1.0)
+            self.counts["weights_late"] += 1
+            self.problem = f"step {waiting.step} planned with weights {newest}, the schedule names {required}"
+            self.get_logger().warning(self.problem, throttle_duration_sec=1.0)
         self._waiting = None
         self._plan(waiting)
 
@@ -202,7 +195,7 @@ class Planner(PoloNode):
     def _report(self, plan: TimedPlan, result: PlanResult, plan_ms: float, latency_ms: float) -> None:
         deadline_ms = 0.0 if self._lockstep else 1e3 * self.settings.deadline * self.task.control_dt
         missed = bool(deadline_ms) and plan_ms > deadline_ms
-        self._counts["deadlines_missed"] += missed
+        self.counts["deadlines_missed"] += missed
         self._last, self._plan_ms = result, plan_ms
         status = PlannerStatus(
             step=plan.state_step,
@@ -213,7 +206,7 @@ class Planner(PoloNode):
             latency_ms=latency_ms,
             deadline_ms=deadline_ms,
             deadline_missed=missed,
-            deadlines_missed=self._counts["deadlines_missed"],
+            deadlines_missed=self.counts["deadlines_missed"],
             rollouts=result.rollouts,
             rollouts_asked=result.rollouts_asked,
             invalid_rollouts=result.invalid_rollouts,
@@ -223,28 +216,25 @@ class Planner(PoloNode):
             value_gate=result.value_gate,
             value_spread=result.value_spread,
             weights_version=self.planner.weights_version,
-            weights_swapped=self._counts["weights_swapped"],
-            weights_refused=self._counts["weights_refused"],
-            states_refused=self._counts["states_refused"],
-            message=self._message,
+            weights_swapped=self.counts["weights_swapped"],
+            weights_refused=self.counts["weights_refused"],
+            states_refused=self.counts["states_refused"],
+            message=self.problem,
         )
         status.header.stamp = self.get_clock().now().to_msg()
         self.send(self._status_publisher, status)
-        self._message = ""
+        diverged = result.invalid_rollouts
+        self.problem = f"{diverged} of {result.rollouts} rollouts diverged" if diverged else ""
 
-    def diagnose(self) -> tuple[str, Mapping[str, object]]:
-        """A problem in words, and figures."""
-        names = ("deadlines_missed", "weights_swapped", "weights_refused", "weights_late", "states_refused")
-        figures: dict[str, Any] = {name: self._counts[name] for name in names}
-        if self._plan_ms:
-            figures["plan_ms"] = round(self._plan_ms, 3)
-        problem = self._message
-        if self._last is not None:
-            figures["value_gate"] = round(self._last.value_gate, 3)
-            figures["effective_samples"] = round(self._last.effective_samples, 1)
-            if self._last.invalid_rollouts:
-                problem = problem or f"{self._last.invalid_rollouts} of {self._last.rollouts} rollouts diverged"
-        return problem, figures
+    def diagnose(self) -> Mapping[str, object]:
+        """How planning goes."""
+        if self._last is None:
+            return {}
+        return {
+            "plan_ms": round(self._plan_ms, 3),
+            "value_gate": round(self._last.value_gate, 3),
+            "effective_samples": round(self._last.effective_samples, 1),
+        }
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -49,7 +49,6 @@ class Recorder(PoloNode):
             self._parameters.update(flatten(self.declare(config)))
         self.refuse_unknown(OTHERS)
         self._bag: BagWriter | None = None
-        self._problem = ""
 
     def configure(self) -> None:
         """Open the bag and subscribe to everything."""
@@ -128,14 +127,12 @@ class Recorder(PoloNode):
             self._fail(error)
 
     def _fail(self, error: BagError) -> None:
-        self._problem = f"recording failed: {error}"
-        self.get_logger().error(self._problem, throttle_duration_sec=5.0)
+        self.problem = f"recording failed: {error}"
+        self.get_logger().error(self.problem, throttle_duration_sec=5.0)
 
-    def diagnose(self) -> tuple[str, Mapping[str, object]]:
-        """A problem in words, and figures."""
-        if self._bag is None:
-            return self._problem, {}
-        return self._problem, {"messages": self._bag.messages, "file": self._bag.path.name}
+    def diagnose(self) -> Mapping[str, object]:
+        """How far recording is."""
+        return {} if self._bag is None else {"messages": self._bag.messages, "file": self._bag.path.name}
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -1,0 +1,359 @@
+"""What a running session makes of messages, parameters and arguments that are wrong: names them, goes on."""
+
+from __future__ import annotations
+
+import array
+import math
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rclpy
+import safetensors.numpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.srv import SetParameters
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from session_runs import POLO, environment, session, transitions, wait_until
+
+from polo_ros import tasks
+from polo_ros.agents.polo import PoloConfig
+from polo_ros.learning.value_ensemble import ValueEnsemble
+from polo_ros.learning.weights import digest
+from polo_ros.msg import LearnerStatus, Plan, PlannerStatus, State, Transition, Weights
+from polo_ros.nodes.base import DIAGNOSTICS, EVERY, LATCHED, LATEST
+from polo_ros.session.config import for_task
+
+TASK = "cartpole_swingup"
+DOMAIN = 120
+
+
+class Stranger:
+    """Somebody else on the network: hears a session and talks into it."""
+
+    def __init__(self) -> None:
+        self.context = Context()
+        rclpy.init(context=self.context, domain_id=DOMAIN)
+        self.node = rclpy.create_node("stranger", context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.newest: dict[str, Any] = {}
+        self.diagnostics: dict[str, Any] = {}
+        self._publishers: dict[str, Any] = {}
+        for topic, kind, qos in (
+            ("state", State, LATEST),
+            ("plan", Plan, LATEST),
+            ("transition", Transition, EVERY),
+            ("planner/status", PlannerStatus, LATCHED),
+            ("learner/status", LearnerStatus, LATCHED),
+        ):
+            self.node.create_subscription(kind, topic, lambda m, t=topic: self.newest.update({t: m}), qos)
+        self.node.create_subscription(DiagnosticArray, "/diagnostics", self._hear, DIAGNOSTICS)
+
+    def _hear(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            self.diagnostics[status.name.rpartition("/")[2]] = status
+
+    def figures(self, node: str) -> dict[str, str]:
+        """What a node's newest diagnostics say."""
+        self.until(lambda: node in self.diagnostics, f"diagnostics of {node}")
+        return {value.key: value.value for value in self.diagnostics[node].values}
+
+    def refusal(self, node: str, counter: str, said: str, act: Callable[[], None]) -> None:
+        """Do `act` until it is counted and named in the node's diagnostics: a topic of depth 1 may drop one."""
+        before = int(self.figures(node)[counter])
+        acted = -math.inf
+
+        def refused() -> bool:
+            nonlocal acted
+            if time.monotonic() - acted > 0.5:
+                act()
+                acted = time.monotonic()
+            figures = self.figures(node)
+            return int(figures[counter]) > before and said in figures["last_refused"]
+
+        self.until(refused, f"{node}: {counter} ({said})")
+
+    def until(self, condition: Callable[[], bool], what: str, timeout: float = 40.0) -> None:
+        limit = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < limit, f"{what} did not happen within {timeout} s"
+            self.executor.spin_once(timeout_sec=0.05)
+
+    def publisher(self, topic: str, kind: type, qos: Any, listeners: int) -> Any:
+        if topic not in self._publishers:
+            self._publishers[topic] = self.node.create_publisher(kind, topic, qos)
+            found = self._publishers[topic].get_subscription_count
+            self.until(lambda: found() >= listeners, f"discovery of those who hear {topic}")
+        return self._publishers[topic]
+
+    def newest_of(self, topic: str) -> Any:
+        self.newest.pop(topic, None)
+        self.until(lambda: topic in self.newest, f"a message on {topic}")
+        return self.newest[topic]
+
+    def set_parameter(self, node: str, name: str, value: Any) -> Any:
+        client = self.node.create_client(SetParameters, f"/{node}/set_parameters")
+        self.until(client.service_is_ready, f"parameter service of {node}")
+        request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+        future = client.call_async(request)
+        self.until(future.done, "an answer")
+        return future.result().results[0]
+
+    def close(self) -> None:
+        self.executor.shutdown()
+        self.node.destroy_node()
+        self.context.try_shutdown()
+
+
+@contextmanager
+def stranger() -> Iterator[Stranger]:
+    found = Stranger()
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+@pytest.fixture(scope="module")
+def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stranger, Path]]:
+    """A realtime session that is under control, and a stranger beside it."""
+    run_dir = tmp_path_factory.mktemp("attacked")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+        with session(run_dir, DOMAIN, f"task:={TASK}", "clock:=realtime") as process, stranger() as other:
+            other.until(lambda: "transition" in other.newest and "plan" in other.newest, "control", 60.0)
+            other.until(lambda: "learner/status" in other.newest, "learning", 60.0)
+            yield other, run_dir
+            assert process.poll() is None, "the session ended"
+
+
+def _nan(message: Any, field: str) -> None:
+    values = array.array("d", getattr(message, field))
+    values[-1] = float("nan")
+    setattr(message, field, values)
+
+
+def _short(message: Any, field: str) -> None:
+    setattr(message, field, array.array("d", getattr(message, field)[:-1]))
+
+
+def _set(field: str, value: Any) -> Callable[[Any], None]:
+    return lambda message: setattr(message, field, value)
+
+
+def _later(field: str, by: int) -> Callable[[Any], None]:
+    return lambda message: setattr(message, field, getattr(message, field) + by)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda m: _nan(m, "actions"), "actions contains values that are not finite"),
+        (lambda m: _short(m, "actions"), "actions has 49 entries, expected 50"),
+        (_set("model_hash", "0123456789abcdef"), "model_hash '0123456789abcdef' is not that of task"),
+        (_set("dt", 0.01), "dt is 0.01 s, expected 0.02 s"),
+        (_set("nu", 2), "nu is 2, expected 1"),
+        (_set("horizon", 0), "horizon is 0, expected at least 1"),
+        (_later("episode", 7), "made for episode"),
+        (_later("state_step", 10**6), "takes effect at step"),
+    ],
+)
+def test_a_plan_that_is_wrong_is_refused_by_name_and_counted(attacked, spoil, said) -> None:
+    other, _ = attacked
+    publisher = other.publisher("plan", Plan, LATEST, 2)
+    plan = other.newest_of("plan")
+    spoil(plan)
+    other.refusal("bridge", "plans_refused", said, lambda: publisher.publish(plan))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda m: _nan(m, "qpos"), "qpos contains values that are not finite"),
+        (lambda m: _short(m, "qvel"), "qvel has 1 entries, expected 2"),
+        (_set("act", array.array("d", [0.0])), "act has 1 entries, expected 0"),
+        (_set("model_hash", ""), "model_hash '' is not that of task"),
+    ],
+)
+def test_a_state_that_is_wrong_is_refused_by_name_and_counted(attacked, spoil, said) -> None:
+    other, _ = attacked
+    publisher = other.publisher("state", State, LATEST, 2)
+    state = other.newest_of("state")
+    spoil(state)
+    other.refusal("planner", "states_refused", said, lambda: publisher.publish(state))
+
+
+def _weights(change: Callable[[dict[str, Any]], None] = lambda _: None) -> Weights:
+    task = tasks.make(TASK)
+    config = for_task(PoloConfig(), TASK).value
+    ensemble = ValueEnsemble(
+        config, task.observation_spec.size, config.value_scale(task.discount), np.random.default_rng(0)
+    )
+    arrays = {name: np.array(values) for name, values in ensemble.arrays().items()}
+    change(arrays)
+    data = safetensors.numpy.save(arrays)
+    return Weights(
+        kind="value_ensemble",
+        task=TASK,
+        model_hash=task.model_hash,
+        version=10**6,
+        digest=digest(data),
+        data=array.array("B", data),
+    )
+
+
+def _poison(arrays: dict[str, Any]) -> None:
+    arrays["learned.0.weight"][0, 0, 0] = np.nan
+
+
+def _reshape(arrays: dict[str, Any]) -> None:
+    arrays["obs_mean"] = arrays["obs_mean"][:-1]
+
+
+def _changed(**fields: Any) -> Weights:
+    message = _weights()
+    for name, value in fields.items():
+        setattr(message, name, value)
+    return message
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: _weights(_poison), "weights 'learned.0.weight' contain values that are not finite"),
+        (lambda: _weights(_reshape), "weights 'obs_mean' have shape"),
+        (lambda: _weights(lambda arrays: arrays.pop("obs_std")), "missing ['obs_std']"),
+        (lambda: _changed(kind="policy"), "weights are of kind 'policy', expected 'value_ensemble'"),
+        (lambda: _changed(task="humanoid_getup"), "learned for task 'humanoid_getup'"),
+        (lambda: _changed(model_hash="0" * 16), "model '0000000000000000'"),
+        (lambda: _changed(digest="0" * 64), "digest does not match"),
+        (
+            lambda: _changed(data=array.array("B", b"not safetensors"), digest=digest(b"not safetensors")),
+            "not a safetensors file",
+        ),
+    ],
+)
+def test_weights_that_are_wrong_are_refused_and_counted_and_never_used(attacked, make, said) -> None:
+    other, _ = attacked
+    publisher = other.publisher("weights", Weights, LATCHED, 2)
+    other.refusal("planner", "weights_refused", said, lambda: publisher.publish(make()))
+    assert other.newest_of("planner/status").weights_version < 10**6
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda m: _nan(m, "observation"), "observation contains values that are not finite"),
+        (lambda m: _short(m, "action"), "action has 0 entries, expected 1"),
+        (_set("reward", float("inf")), "reward is inf, expected a finite number"),
+        (_set("model_hash", "0" * 16), "model_hash '0000000000000000' is not that of task"),
+    ],
+)
+def test_a_transition_that_is_wrong_is_refused_and_counted(attacked, spoil, said) -> None:
+    other, _ = attacked
+    publisher = other.publisher("transition", Transition, EVERY, 2)
+    transition = other.newest_of("transition")
+    spoil(transition)
+    other.refusal("learner", "transitions_refused", said, lambda: publisher.publish(transition))
+
+
+@pytest.mark.parametrize(
+    ("node", "name", "value", "said"),
+    [
+        ("planner", "mppi.rollouts", 0, "mppi.rollouts"),
+        ("planner", "mppi.sigma", -1.0, "mppi.sigma"),
+        ("planner", "mppi.kappa", float("nan"), "mppi.kappa"),
+        ("planner", "mppi.horizon", 10, "read-only"),
+        ("planner", "value.gate", "trust", "none, spread"),
+        ("bridge", "max_plan_age", 1e9, "max_plan_age"),
+        ("bridge", "task", "humanoid_getup", "read-only"),
+        ("learner", "no.such", 1, "no.such"),
+    ],
+)
+def test_a_live_parameter_that_is_wrong_is_refused_with_the_reason(attacked, node, name, value, said) -> None:
+    other, _ = attacked
+    result = other.set_parameter(node, name, value)
+    assert not result.successful
+    assert said in result.reason
+
+
+def test_a_live_parameter_that_is_right_is_used(attacked) -> None:
+    other, _ = attacked
+    assert other.set_parameter("planner", "mppi.rollouts", 16).successful
+    other.until(lambda: other.newest["planner/status"].rollouts_asked == 16, "planning with 16 rollouts")
+
+
+def test_the_plan_is_drawn_while_somebody_looks(attacked) -> None:
+    from visualization_msgs.msg import MarkerArray
+
+    other, _ = attacked
+    seen: list[MarkerArray] = []
+    subscription = other.node.create_subscription(MarkerArray, "plan_markers", seen.append, LATEST)
+    other.until(lambda: bool(seen), "markers")
+    other.node.destroy_subscription(subscription)
+    (marker,) = seen[-1].markers
+    points = np.array([[p.x, p.y, p.z] for p in marker.points])
+    task = tasks.make(TASK)
+    reach = task.model.jnt_range[0, 1] + 1.0  # m; the cart's rail and the pole
+    # The newest plan, and what is played until it takes effect.
+    assert 10 < len(points) < 2 * for_task(PoloConfig(), TASK).mppi.horizon
+    assert np.isfinite(points).all() and np.abs(points).max() < reach
+    assert np.ptp(points, axis=0).max() > 0.0
+
+
+def test_none_of_this_cost_control_or_data(attacked) -> None:
+    """The last one here: what the session did under all of the above."""
+    other, run_dir = attacked
+    newest = other.newest_of("transition").step
+    wait_until(lambda: max(t.step for t in transitions(run_dir)) >= newest, 20.0, "recording")
+    found = {t.step: t for t in transitions(run_dir) if np.isfinite(t.reward)}
+    steps = sorted(found)
+    assert steps == list(range(steps[0], steps[0] + len(steps))), "data was lost"
+    started = next(step for step in steps if not found[step].safe_stop)
+    assert not [step for step in steps if step > started and found[step].safe_stop], "control was lost"
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("taks:=cartpole_swingup", "taks"),
+        ("clock:=sometimes", "realtime"),
+        ("driver:=robt", "unknown driver 'robt'"),
+        ("duration:=-1", "duration"),
+        ("config:=/nonexistent.yaml", "/nonexistent.yaml"),
+        ("seed:=one", "seed"),
+    ],
+)
+def test_a_launch_argument_that_is_wrong_ends_the_session_with_what_would_be_right(tmp_path, argument, said) -> None:
+    done = subprocess.run(
+        [str(POLO), "launch", "sim", f"run_dir:={tmp_path}", argument],
+        env=environment(DOMAIN + 1),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert said in done.stdout + done.stderr
+
+
+def test_a_parameter_file_with_an_unknown_name_ends_the_session_with_it(tmp_path) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text("/**:\n  ros__parameters:\n    mppi:\n      rolouts: 10\n")
+    done = subprocess.run(
+        [str(POLO), "launch", "sim", f"run_dir:={tmp_path / 'run'}", f"config:={config}"],
+        env=environment(DOMAIN + 1),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "unknown parameter 'mppi.rolouts'" in done.stdout + done.stderr
