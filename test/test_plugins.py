@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import textwrap
 from pathlib import Path
 
 import numpy as np
 import pytest
+from plugin_packages import install
 
 from polo_ros import drivers, tasks
 
@@ -99,14 +99,6 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "doors" / "drivers.py").write_text(DRIVER + "\nlambda_ = lambda task, seed: 5\n")
     (folder / "doors" / "broken.py").write_text("import a_package_that_is_not_there\n")
     return folder
-
-
-def install(folder: Path, name: str, entry_points: str) -> None:
-    """What pip leaves behind of package `name`."""
-    info = folder / f"{name}-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(textwrap.dedent(entry_points))
 
 
 @pytest.fixture

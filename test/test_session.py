@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from plugin_packages import install
 from session_runs import node_process, session, transitions, wait_until, whole_session
 
 from polo_ros import tasks
 from polo_ros.agents.polo import PoloConfig
 from polo_ros.agents.run import run_polo
 from polo_ros.replay.bag_reader import BagReader
+from polo_ros.replay.bag_types import BagError
+from polo_ros.replay.transition import Transition
 from polo_ros.session.config import for_task
 
 TASK = "cartpole_swingup"
@@ -48,18 +51,19 @@ def test_lockstep_sessions_of_one_seed_are_equal_bit_for_bit_and_equal_to_polo_r
     assert (tmp_path / "a" / "summary.png").stat().st_size > 0
 
 
-def _steps(run_dir: Path) -> int:
+def safely(run_dir: Path) -> list[Transition]:
+    """The transitions so far; none if the bag is not there yet."""
     try:
-        return len(transitions(run_dir))
-    except Exception:  # the bag is not there yet
-        return 0
+        return transitions(run_dir)
+    except BagError:
+        return []
 
 
 @pytest.mark.parametrize("node", ["planner", "learner", "recorder", "bridge"])
 def test_killing_any_node_leaves_the_rest_running_and_its_restart_resumes(tmp_path: Path, node: str) -> None:
     domain = 102 + ["planner", "learner", "recorder", "bridge"].index(node)
     with session(tmp_path, domain, f"task:={TASK}", "clock:=realtime", "max_plan_age:=0.2") as process:
-        wait_until(lambda: _steps(tmp_path) > 50, 60, "control")
+        wait_until(lambda: len(safely(tmp_path)) > 50, 60, "control")
         victim = node_process(tmp_path, node)
         assert victim
         others = {
@@ -101,3 +105,60 @@ def test_an_unknown_task_ends_the_session_with_its_name(tmp_path: Path) -> None:
         output, _ = process.communicate(timeout=60)
     assert process.returncode != 0
     assert "unknown task 'cartpol'" in output and "cartpole_swingup" in output
+
+
+SPRING = '''
+import mujoco
+import numpy as np
+from polo_ros.tasks.base import ObservationSpec, Task
+
+class Spring(Task):
+    name = "spring"
+    description = "a spring too stiff for its timestep: it blows up after some steps, whatever is done"
+    control_dt = 0.02
+    discount = 0.9
+    observation_spec = ObservationSpec((("position", 1), ("velocity", 1)))
+
+    def __init__(self):
+        self.model = mujoco.MjModel.from_xml_string("""
+<mujoco>
+  <option timestep="0.02" integrator="Euler"><flag eulerdamp="disable"/></option>
+  <worldbody><body><joint name="x" type="slide" stiffness="3e4"/><geom size="0.1" mass="1"/></body></worldbody>
+  <actuator><motor joint="x" ctrllimited="true" ctrlrange="-1 1"/></actuator>
+  <sensor><jointpos joint="x"/><jointvel joint="x"/></sensor>
+</mujoco>""")
+
+    def reset(self, rng):
+        return self.pack(0.0, np.array([1e-3]), np.zeros(1), np.zeros(0))
+
+    def observe(self, sensordata):
+        return np.array(sensordata)
+
+    def reward(self, obs, action, next_obs):
+        return -obs[..., 0] ** 2
+'''
+
+
+@pytest.mark.parametrize("clock", ["lockstep", "realtime"])
+def test_a_model_that_diverges_costs_an_episode_and_not_the_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: str
+) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    install(site, "springs", "[polo_ros.tasks]\nspring = springs:Spring\n")
+    (site / "springs.py").write_text(SPRING)
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    run_dir = tmp_path / "run"
+    with session(run_dir, 111 + (clock == "realtime"), "task:=spring", f"clock:={clock}") as process:
+        wait_until(lambda: len({t.episode for t in safely(run_dir)}) >= 3, 60, "a third episode")
+        assert process.poll() is None
+    found = transitions(run_dir)
+    steps = [t.step for t in found]
+    assert steps == sorted(set(steps))
+    assert all(np.isfinite(t.state).all() and np.isfinite(t.next_observation).all() for t in found)
+    said = [
+        status.message
+        for _, array in BagReader(run_dir / "bag").decoded(types=["diagnostic_msgs/msg/DiagnosticArray"])
+        for status in array.status
+    ]
+    assert any("simulation of 'spring' diverged" in text for text in said)
