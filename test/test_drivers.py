@@ -11,6 +11,7 @@ import pytest
 from polo_ros.drivers.base import Driver, DriverError
 from polo_ros.drivers.mock import MockDriver
 from polo_ros.drivers.mujoco import MujocoDriver
+from polo_ros.seeding import Stream, generator
 from polo_ros.tasks.base import FloatArray
 from polo_ros.tasks.cartpole_swingup import CartpoleSwingup
 from polo_ros.tasks.humanoid_getup import HumanoidGetup
@@ -119,9 +120,9 @@ def test_mujoco_episodes_start_where_seed_and_number_say() -> None:
     driver.connect()
     for episode in (0, 1, 4):
         driver.reset(episode)
-        expected = task.reset(np.random.default_rng([7, episode]))
+        expected = task.reset(generator(7, Stream.EPISODE, episode))
         np.testing.assert_array_equal(driver.read().qpos, task.unpack(expected)[1])
-    assert (driver.read().qpos != task.unpack(task.reset(np.random.default_rng([8, 4])))[1]).any()
+    assert (driver.read().qpos != task.unpack(task.reset(generator(8, Stream.EPISODE, 4)))[1]).any()
 
 
 def test_mujoco_steps_physics_as_mujoco_does() -> None:

@@ -17,11 +17,8 @@ from polo_ros.planners.base import PlanResult
 from polo_ros.planners.mppi import Mppi, MppiConfig
 from polo_ros.planners.objective import Objective
 from polo_ros.safety.timeline import TimedPlan
+from polo_ros.seeding import Stream, sequence
 from polo_ros.tasks.base import FloatArray, Task
-
-# Random streams: planning noise and learning never share numbers.
-PLANNING_STREAM = 1
-LEARNING_STREAM = 2
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ class PoloPlanner:
         self._first_step = 0
         self._plan_id = 0
         # Streams of one generator, 2^64 draws apart: making a generator costs more than its numbers.
-        self._bits = np.random.PCG64([seed, PLANNING_STREAM])
+        self._bits = np.random.PCG64(sequence(seed, Stream.PLANNING))
         self._stream_0 = self._bits.state
         self._rng = np.random.Generator(self._bits)
 

@@ -8,6 +8,7 @@ import mujoco
 import numpy as np
 
 from polo_ros.drivers.base import Driver, DriverError, RobotState
+from polo_ros.seeding import Stream, generator
 from polo_ros.tasks.base import FloatArray, Task
 
 
@@ -106,7 +107,7 @@ class MockDriver(Driver):
         """All joints at home, at rest; the time goes on."""
         self._qpos = np.array(self.task.model.qpos0)
         self._qvel = np.zeros(self.task.model.nv)
-        self._rng = np.random.default_rng([self.seed, episode])
+        self._rng = generator(self.seed, Stream.EPISODE, episode)
 
     def _require(self) -> None:
         if not self._connected:

@@ -6,6 +6,7 @@ import mujoco
 import numpy as np
 
 from polo_ros.drivers.base import Driver, DriverError, RobotState
+from polo_ros.seeding import Stream, generator
 from polo_ros.tasks.base import FULLPHYSICS, FloatArray, Task
 
 # Warnings after which MuJoCo has thrown the simulation's state away.
@@ -77,7 +78,7 @@ class MujocoDriver(Driver):
         """
         data = self._connected()
         mujoco.mj_resetData(self.task.model, data)
-        state = self.task.reset(np.random.default_rng([self.seed, episode]))
+        state = self.task.reset(generator(self.seed, Stream.EPISODE, episode))
         mujoco.mj_setState(self.task.model, data, state, FULLPHYSICS)
         data.time = self._time
         self._diverged = ""

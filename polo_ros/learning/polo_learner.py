@@ -22,12 +22,10 @@ from polo_ros.learning.value_ensemble import KIND, ValueConfig, ValueEnsemble, r
 from polo_ros.learning.weights import Weights
 from polo_ros.replay.buffer import ReplayBuffer
 from polo_ros.replay.transition import Transition
+from polo_ros.seeding import Stream, generator
 from polo_ros.tasks.base import FloatArray, Task
 
 __all__ = ["LearnerConfig", "LearnerMetrics", "PoloLearner", "TargetNoise"]
-
-# Streams of random numbers: default_rng([seed, stream, index]).
-_INIT, _UPDATE, _NOISE = 101, 102, 103
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ class PoloLearner:
         nobs, nu = task.observation_spec.size, task.model.nu
         self.buffer = ReplayBuffer(self.config.capacity, task.nstate, nobs, nu)
         self.ensemble = ValueEnsemble(
-            self.value_config, nobs, self.value_config.value_scale(task.discount), np.random.default_rng([seed, _INIT])
+            self.value_config, nobs, self.value_config.value_scale(task.discount), generator(seed, Stream.WEIGHTS)
         )
         self._normaliser = Normaliser(nobs, self.config.normaliser_transitions)
         self._planner = TargetPlanner(task, dynamics, self.target_config)
@@ -151,7 +149,7 @@ class PoloLearner:
             few = f"{len(self.buffer)} transitions, fewer than min_transitions = {self.config.min_transitions}"
             message = message or few
         else:
-            fit = self._fit(np.random.default_rng([self.seed, _UPDATE, self.updates]))
+            fit = self._fit(generator(self.seed, Stream.UPDATE, self.updates))
             message = message or fit.message
         self.updates += 1
         behind = self.last_step + 1 - version * self.config.update_every
@@ -399,7 +397,7 @@ class TargetNoise:
     def _block(self, number: int) -> npt.NDArray[np.float32]:
         if number in self._blocks:
             return self._blocks[number]
-        rng = np.random.default_rng([self._seed, _NOISE, number])
+        rng = generator(self._seed, Stream.TARGETS, number)
         return rng.standard_normal((self.BLOCK, self._members), dtype=np.float32)
 
 

@@ -40,7 +40,7 @@ class Monitor(PoloNode):
         super().__init__("monitor")
         self.settings = self.declare(BridgeConfig())
         self.refuse_unknown(OTHERS)
-        self._begun = self._shown = self._heard = time.monotonic()
+        self._begun = self._heard = time.monotonic()
         self._first: int | None = None
         self._news: dict[str, dict[str, str]] = {}  # of each node, by its name
         self._state_bytes = self._plan_bytes = b""
