@@ -12,7 +12,7 @@ from learning_fakes import CartTask, LinearDynamics
 from scipy.signal import lfilter
 
 from polo_ros.planners.mppi import Mppi, MppiConfig
-from polo_ros.planners.objective import Objective
+from polo_ros.planners.objective import Objective, ValueEstimate
 
 H = 20
 
@@ -256,3 +256,22 @@ def test_settings_may_change_between_plans():
         mppi.config = MppiConfig(horizon=H, rollouts=rollouts)
         assert mppi.plan(np.zeros(3), np.random.default_rng(0)).rollouts == rollouts
         assert dynamics.last_actions.shape == (rollouts, H, 1)
+
+
+class SpreadValue:
+    """A value whose gate hangs on all states that it is asked for at once."""
+
+    def estimate(self, observations):
+        spread = float(np.std(observations[:, 0]))
+        return ValueEstimate(10.0 * observations[:, 1], spread, 1.0 / (1.0 + 1e3 * spread))
+
+
+def test_a_deadline_that_is_far_away_changes_nothing():
+    plans = []
+    for deadline in (np.inf, time.perf_counter() + 3600.0):
+        mppi = planner(rollouts=30, kappa=50.0, sigma=0.8)
+        mppi._objective.value = SpreadValue()
+        plans.append(mppi.plan(np.array([0.0, 0.3, 0.0]), np.random.default_rng(5), deadline))
+    np.testing.assert_allclose(plans[0].actions, plans[1].actions, rtol=1e-12)
+    assert plans[0].value_gate == pytest.approx(plans[1].value_gate)
+    assert plans[0].rollouts == plans[1].rollouts == 30

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from polo_ros.config import Config, option
 from polo_ros.dynamics.base import Dynamics
 from polo_ros.planners.base import PlanResult
-from polo_ros.planners.objective import Objective
+from polo_ros.planners.objective import Objective, Returns
 from polo_ros.tasks.base import FloatArray, Task
 
 
@@ -104,29 +104,29 @@ class Mppi:
             if time.perf_counter() >= deadline and evaluated:
                 continue
             candidates = self._sample(rng)
-            scores = np.full(config.rollouts, -np.inf)
+            parts: list[Returns] = []
             done = 0
             chunk = config.rollouts if math.isinf(deadline) else -(-config.rollouts // self.CHUNKS)
             while done < config.rollouts:
                 began = time.perf_counter()
                 part = candidates[done : done + chunk]
-                result = self._objective(self._dynamics.rollout(start, part), part)
-                scores[done : done + len(part)] = result.score
+                parts.append(self._objective.returns(self._dynamics.rollout(start, part), part))
                 done += len(part)
-                invalid += result.invalid
-                spread, gate = result.spread, result.gate
                 now = time.perf_counter()
                 if now + (now - began) > deadline:
                     break
+            result = self._objective.score(parts)
+            scores, spread, gate = result.score, result.spread, result.gate
+            invalid += result.invalid
             evaluated += done
             top = float(scores.max())
             if top == -math.inf:
                 continue  # every candidate diverged: the nominal sequence is the best that is known
-            weights = np.exp(config.kappa * (scores[:done] - top))
+            weights = np.exp(config.kappa * (scores - top))
             weights /= weights.sum()
             effective = float(1.0 / np.square(weights).sum())
-            usable = np.isfinite(scores[:done])
-            best, mean = top, float(scores[:done][usable].mean())
+            usable = np.isfinite(scores)
+            best, mean = top, float(scores[usable].mean())
             self.nominal = np.matmul(weights, candidates[:done].reshape(done, -1)).reshape(self.horizon, -1)
         return PlanResult(
             actions=self.nominal.copy(),

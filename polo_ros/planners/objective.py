@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from polo_ros.dynamics.base import Rollouts
 from polo_ros.tasks.base import FloatArray, Task
@@ -38,6 +40,16 @@ class Scores:
     gate: float
 
 
+@dataclass(frozen=True)
+class Returns:
+    """What candidates collect before the horizon."""
+
+    reward: FloatArray  # (N,) discounted sum
+    terminal: FloatArray  # (N, nobs) observations at the horizon
+    alive: npt.NDArray[np.bool_] | None  # (N,) not ended before the horizon; None: the task never ends
+    valid: npt.NDArray[np.bool_]  # (N,) did not diverge
+
+
 class Objective:
     """Scores rollouts by POLO eq. 3: sum of gamma^t r(s_t, a_t) plus gamma^H r_f(s_H).
 
@@ -52,6 +64,10 @@ class Objective:
 
     def __call__(self, rollouts: Rollouts, actions: FloatArray) -> Scores:
         """Score N candidates with actions (N, H, nu)."""
+        return self.score([self.returns(rollouts, actions)])
+
+    def returns(self, rollouts: Rollouts, actions: FloatArray) -> Returns:
+        """What N candidates with actions (N, H, nu) collect before the horizon, and where they end."""
         obs = rollouts.observations
         horizon = actions.shape[1]
         if len(self._discounts) != horizon + 1:
@@ -63,15 +79,34 @@ class Objective:
             ended = np.logical_or.accumulate(self.task.terminated(obs), axis=1)
             rewards = np.where(ended[:, :-1], 0.0, rewards)
             alive = ~ended[:, -1]
-        score = rewards @ self._discounts[:-1]
+        return Returns(rewards @ self._discounts[:-1], obs[:, -1], alive, rollouts.valid)
+
+    def score(self, parts: Sequence[Returns]) -> Scores:
+        """Scores of the candidates of all parts, in order; of one horizon.
+
+        The value is asked once for all of them: its gate is a share of the value that all candidates of
+        a plan must have in common, or their scores could not be compared.
+        """
+        whole = parts[0] if len(parts) == 1 else _joined(parts)
+        score = whole.reward
         spread = gate = 0.0
         if self.value is not None:
-            estimate = self.value.estimate(obs[:, -1])
+            estimate = self.value.estimate(whole.terminal)
             spread, gate = estimate.spread, estimate.gate
-            terminal = estimate.value if alive is None else np.where(alive, estimate.value, 0.0)
+            terminal = estimate.value if whole.alive is None else np.where(whole.alive, estimate.value, 0.0)
             score = score + (self._discounts[-1] * gate) * terminal
-        usable = rollouts.valid & np.isfinite(score)
+        usable = whole.valid & np.isfinite(score)
         invalid = len(usable) - int(np.count_nonzero(usable))
         if invalid:
             score = np.where(usable, score, -np.inf)
         return Scores(score, invalid, spread, gate)
+
+
+def _joined(parts: Sequence[Returns]) -> Returns:
+    alive = [part.alive for part in parts if part.alive is not None]
+    return Returns(
+        np.concatenate([part.reward for part in parts]),
+        np.concatenate([part.terminal for part in parts]),
+        np.concatenate(alive) if alive else None,
+        np.concatenate([part.valid for part in parts]),
+    )
