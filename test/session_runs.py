@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from polo_ros.replay.bag_reader import read_transitions
+from polo_ros.replay.bag_types import BagError
 from polo_ros.replay.transition import Transition
 
 POLO = Path(sys.prefix) / "bin" / "polo"
@@ -23,10 +24,10 @@ def environment(domain: int) -> dict[str, str]:
 
 
 @contextmanager
-def session(run_dir: Path, domain: int, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+def session(run_dir: Path, domain: int, *arguments: str, file: str = "sim") -> Iterator[subprocess.Popen[str]]:
     """A session that is running; stopped, and waited for, at the end."""
     process = subprocess.Popen(
-        [str(POLO), "launch", "sim", f"run_dir:={run_dir}", *arguments],
+        [str(POLO), "launch", file, f"run_dir:={run_dir}", *arguments],
         env=environment(domain),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -56,6 +57,14 @@ def whole_session(run_dir: Path, domain: int, *arguments: str, timeout: float = 
 def transitions(run_dir: Path) -> list[Transition]:
     """All transitions in the session's bag."""
     return list(read_transitions(run_dir / "bag"))
+
+
+def safely(run_dir: Path) -> list[Transition]:
+    """The transitions so far; none if the bag is not there yet."""
+    try:
+        return transitions(run_dir)
+    except BagError:
+        return []
 
 
 def node_process(run_dir: Path, node: str) -> int:

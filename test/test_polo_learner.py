@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import subprocess
@@ -139,15 +140,15 @@ def test_a_checkpoint_of_other_networks_is_refused_and_changes_nothing(tmp_path:
     assert len(learner.buffer) == 0
 
 
-def test_a_new_session_goes_on_with_what_was_learned(tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", [10_000_024, 2**63 - 1, 2**63, 2**64 - 1])
+def test_a_step_that_nobody_can_have_reached_is_refused_and_learning_goes_on(step: int) -> None:
     learner = make()
-    feed(learner, wander(CartTask(), 24))
-    learner.begin_session()
-    metrics = feed(learner, wander(CartTask(), 16, seed=1))
-    assert [m.version for m in metrics] == [1, 2]
-    assert metrics[-1].updates == 5
-    assert metrics[-1].transitions == 40
-    assert (metrics[-1].transitions_lost, metrics[-1].updates_skipped) == (0, 0)
+    walk = wander(CartTask(), 32)
+    feed(learner, walk[:24])
+    assert not learner.observe(dataclasses.replace(walk[24], step=step))
+    assert "too far from the last one, 23" in learner.message
+    metrics = feed(learner, walk[24:])
+    assert metrics[-1].version == 4 and metrics[-1].transitions_refused == 1
 
 
 def test_a_constant_reward_is_worth_what_the_geometric_series_says() -> None:

@@ -8,14 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from plugin_packages import install
-from session_runs import node_process, session, transitions, wait_until, whole_session
+from session_runs import node_process, safely, session, transitions, wait_until, whole_session
 
 from polo_ros import tasks
 from polo_ros.agents.polo import PoloConfig
 from polo_ros.agents.run import run_polo
 from polo_ros.replay.bag_reader import BagReader
-from polo_ros.replay.bag_types import BagError
-from polo_ros.replay.transition import Transition
 from polo_ros.session.config import for_task
 
 TASK = "cartpole_swingup"
@@ -49,14 +47,6 @@ def test_lockstep_sessions_of_one_seed_are_equal_bit_for_bit_and_equal_to_polo_r
     assert summary["steps"] == STEPS and summary["seed"] == 3 and summary["weights_swapped"] == (STEPS - 1) // every > 1
     assert "real-time factor" in outputs[0]
     assert (tmp_path / "a" / "summary.png").stat().st_size > 0
-
-
-def safely(run_dir: Path) -> list[Transition]:
-    """The transitions so far; none if the bag is not there yet."""
-    try:
-        return transitions(run_dir)
-    except BagError:
-        return []
 
 
 @pytest.mark.parametrize("node", ["planner", "learner", "recorder", "bridge"])

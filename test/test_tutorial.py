@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shlex
+import socket
 import socketserver
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
-from session_runs import POLO, environment, transitions
+from session_runs import POLO, environment, safely, session, transitions, wait_until
 
 TEXT = (Path(__file__).parents[1] / "docs" / "your_own_robot.md").read_text("utf-8")
 DOMAIN = 130
@@ -74,8 +77,10 @@ class _Board(socketserver.StreamRequestHandler):
 
     angle = 0.0
     written: list[float] = []
+    lines: list[socket.socket] = []
 
     def handle(self) -> None:
+        _Board.lines.append(self.request)
         for line in self.rfile:
             word, *rest = line.decode().split()
             if word == "w":
@@ -89,16 +94,63 @@ class _Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
 
 
+class _Robot:
+    """The board at the tutorial's address; may be switched off and on."""
+
+    def __init__(self) -> None:
+        self._server: _Server | None = None
+
+    def __enter__(self) -> _Robot:
+        _Board.written, _Board.lines = [], []
+        self._server = _Server(("127.0.0.1", 7000), _Board)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.shutdown()
+        self._server.server_close()
+        for line in _Board.lines:
+            with contextlib.suppress(OSError):
+                line.shutdown(socket.SHUT_RDWR)
+
+
 def test_the_tutorials_driver_runs_a_session_and_leaves_the_robot_at_rest(
     written: Path, installed: Path, tmp_path: Path
 ) -> None:
-    robot = commands()[-1]
-    with _Server(("127.0.0.1", 7000), _Board) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        output = polo(written, installed, DOMAIN + 1, [*robot, "duration:=2", f"run_dir:={tmp_path}"])
-        server.shutdown()
+    with _Robot():
+        output = polo(written, installed, DOMAIN + 1, [*commands()[-1], "duration:=2", f"run_dir:={tmp_path}"])
     assert "pendulum (seed 0, realtime, pendulum_board)" in output
     found = transitions(tmp_path)
     assert len(found) >= 95 and any(t.plan_id for t in found)
+    assert _Board.written[0] == _Board.written[-1] == 0.0, "at rest before the first plan and after the last"
     assert len(_Board.written) >= len(found) and max(map(abs, _Board.written)) <= 0.7
-    assert _Board.written[-1] == 0.0
+    # A transition is what the action of its own period did: the board turns by 0.02 rad for a command of 1.
+    for t in found:
+        turned = t.next_observation - t.observation
+        angle = np.arctan2(t.next_observation[0], t.next_observation[2]) - np.arctan2(
+            t.observation[0], t.observation[2]
+        )
+        assert np.isfinite(turned).all()
+        assert np.mod(angle - 0.02 * t.action[0] + np.pi, 2 * np.pi) - np.pi == pytest.approx(0.0, abs=1e-6)
+    # The session's time begins at 0 s and goes by whole periods, whatever clock the board has.
+    assert 0.0 <= found[0].state[0] < 1.0
+
+
+def test_a_board_that_hangs_up_is_connected_again(
+    written: Path, installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(installed))
+    monkeypatch.chdir(written)
+    arguments = commands()[-1][2:]
+    with session(tmp_path, DOMAIN + 2, *arguments, file="robot") as process:
+        with _Robot():
+            wait_until(lambda: len(safely(tmp_path)) > 20, 60, "control")
+        before = safely(tmp_path)[-1].step
+        with _Robot():
+            wait_until(lambda: safely(tmp_path)[-1].step > before + 20, 60, "control again")
+            wait_until(lambda: any(t.plan_id for t in safely(tmp_path)[-10:]), 60, "plans again")
+        assert process.poll() is None
+    steps = [t.step for t in transitions(tmp_path)]
+    times = [t.state[0] for t in transitions(tmp_path)]
+    assert steps == sorted(set(steps)) and times == sorted(times)

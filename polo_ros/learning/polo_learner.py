@@ -28,6 +28,10 @@ from polo_ros.tasks.base import FloatArray, Task
 __all__ = ["LearnerConfig", "LearnerMetrics", "PoloLearner", "TargetNoise"]
 
 
+# Steps that may be missing between two transitions: hours of control, and no number that a liar makes up.
+MAX_GAP = 10_000_000
+
+
 @dataclass(frozen=True)
 class LearnerMetrics:
     """How one update went: LearnerStatus without ROS. Values in units of reward; nan: nothing was fitted."""
@@ -110,6 +114,8 @@ class PoloLearner:
         Returns whether it was kept. One that is out of order, of wrong size or not finite is refused
         and counted, and `message` says why; a gap in the steps is counted as lost.
         """
+        if self.last_step >= 0 and transition.step > self.last_step + MAX_GAP:
+            return self._refuse(f"transition {transition.step} is too far from the last one, {self.last_step}")
         if transition.step <= self.last_step:
             return self._refuse(f"transition {transition.step} is not newer than the last one, {self.last_step}")
         try:
@@ -125,11 +131,6 @@ class PoloLearner:
     def due(self, step: int) -> bool:
         """Whether the schedule asks for an update after the transition of `step` (line 5)."""
         return (step + 1) % self.config.update_every == 0
-
-    def begin_session(self) -> None:
-        """Expect steps from 0 again, for a session that goes on with what was learned in another."""
-        self.last_step = -1
-        self.version = 0
 
     # ---- the update ------------------------------------------------------------------------
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
@@ -22,6 +25,9 @@ from rclpy.lifecycle.node import LifecycleState
 from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.service import Service
+from rclpy.subscription import Subscription
+from rclpy.timer import Timer
 
 from polo_ros.config import fields, flatten, replace
 from polo_ros.process import prepare
@@ -60,6 +66,8 @@ class PoloNode(LifecycleNode):
         self.problem = ""  # what is wrong now, in words; empty: nothing
         self.counts: Counter[str] = Counter()  # of what went wrong, for diagnostics
         self._last_refused = ""
+        self.failed = False  # a thread of the node has ended with an error
+        self._keep: set[Any] = set()
         task = self._override("task", SessionConfig().task)
         self._task_defaults = task_parameters(task)
         self.session = self.declare(SessionConfig())
@@ -166,22 +174,24 @@ class PoloNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Lifecycle callback."""
-        return self._guard("configure", self.configure, super().on_configure, state)
+        self._keep = self._entities()
+        return self._guard("configure", self.configure, partial(super().on_configure, state))
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Lifecycle callback."""
-        result = self._guard("activate", self.activate, super().on_activate, state)
+        # Publishers first: what a thread of the node publishes before they are active is dropped without a word.
+        result = self._guard("activate", partial(super().on_activate, state), self.activate)
         self._running = result == TransitionCallbackReturn.SUCCESS
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Lifecycle callback."""
         self._running = False
-        return self._guard("deactivate", self.deactivate, super().on_deactivate, state)
+        return self._guard("deactivate", self.deactivate, partial(super().on_deactivate, state))
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Lifecycle callback."""
-        return self._guard("clean up", self.cleanup, super().on_cleanup, state)
+        return self._guard("clean up", self._clean_up, partial(super().on_cleanup, state))
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Lifecycle callback."""
@@ -195,21 +205,49 @@ class PoloNode(LifecycleNode):
             self.deactivate()
         self.cleanup()
 
-    def _guard(
-        self,
-        word: str,
-        action: Callable[[], None],
-        inherited: Callable[[LifecycleState], TransitionCallbackReturn],
-        state: LifecycleState,
-    ) -> TransitionCallbackReturn:
+    def _entities(self) -> set[Any]:
+        return {*self.publishers, *self.subscriptions, *self.services, *self.timers}
+
+    def _clean_up(self) -> None:
+        """Undo `configure`: what it made must not be there twice after the next one."""
+        self.cleanup()
+        for entity in self._entities() - self._keep:
+            for kind, destroy in (
+                (Publisher, self.destroy_publisher),
+                (Subscription, self.destroy_subscription),
+                (Service, self.destroy_service),
+                (Timer, self.destroy_timer),
+            ):
+                if isinstance(entity, kind):
+                    destroy(entity)
+            self._managed_entities.discard(entity)
+
+    def _guard(self, word: str, *actions: Callable[[], object]) -> TransitionCallbackReturn:
         # rclpy turns an exception in a transition into ERROR without a word about it.
         try:
-            action()
+            for action in actions:
+                action()
         except Exception as error:  # whatever goes wrong in here must be named
             self.get_logger().error(f"cannot {word}: {error}")
             self.get_logger().debug(traceback.format_exc())
             return TransitionCallbackReturn.FAILURE
-        return inherited(state)
+        return TransitionCallbackReturn.SUCCESS
+
+    def work(self, target: Callable[[], None], name: str) -> threading.Thread:
+        """A thread that runs `target`; what it cannot handle ends the process, which the launcher restarts."""
+
+        def run() -> None:
+            try:
+                target()
+            except Exception as error:
+                self.get_logger().fatal(f"{name} ended: {error!r}")
+                self.get_logger().error(traceback.format_exc())
+                self.failed = True
+                self.context.try_shutdown()
+
+        thread = threading.Thread(target=run, name=name, daemon=True)
+        thread.start()
+        return thread
 
     def _start(self) -> None:
         self.destroy_timer(self._autostart)
@@ -310,12 +348,13 @@ def _spin(make: Callable[[], PoloNode], args: Sequence[str] | None) -> int:
         if node is not None:
             node.get_logger().fatal(str(error))
         code = 1
-    except ValueError as error:
+    except (ValueError, ParameterException) as error:
         rclpy.logging.get_logger("polo_ros").fatal(str(error))
         code = 1
     finally:
         if node is not None:
             node.close()
+            code = code or int(node.failed)
             node.destroy_node()
         rclpy.try_shutdown()
     return code

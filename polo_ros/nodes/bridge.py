@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rclpy.qos import QoSProfile
 from rosgraph_msgs.msg import Clock as ClockMsg
@@ -55,7 +55,9 @@ class Bridge(PoloNode):
         """Make task and driver, open communication. No motion."""
         self.task = tasks.make(self.session.task)
         self.driver = drivers.make(self.settings.driver, self.task, self.session.seed)
-        self.loop = RobotLoop(self.task, self.driver, self.settings.max_plan_age)
+        if self.session.clock == "lockstep" and not self.driver.simulated:
+            raise ValueError(f"clock 'lockstep' with driver '{self.settings.driver}': a robot does not wait for plans")
+        self.loop = RobotLoop(self.task, self.driver, self.settings.max_plan_age, self.settings.rate_limit)
         model = self.task.model
         self._joints = [
             (model.joint(j).name, int(model.jnt_qposadr[j]), int(model.jnt_dofadr[j]))
@@ -85,9 +87,9 @@ class Bridge(PoloNode):
     def activate(self) -> None:
         """Connect to the robot and start control."""
         self.driver.connect()
+        self.driver.stop()  # whatever a bridge that died has left
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="control", daemon=True)
-        self._thread.start()
+        self._thread = self.work(self._run, "control")
 
     def deactivate(self) -> None:
         """Stop control, leave the robot safe."""
@@ -106,10 +108,10 @@ class Bridge(PoloNode):
         if hasattr(self, "driver"):
             self._quietly(self.driver.close)
 
-    def _quietly(self, action: object) -> None:
+    def _quietly(self, action: Callable[[], None]) -> None:
         try:
-            action()  # type: ignore[operator]
-        except DriverError as error:
+            action()
+        except Exception as error:  # noqa: BLE001  a driver of others must not keep the rest from being made safe
             self.get_logger().error(f"driver '{self.settings.driver}': {error}")
 
     def _changed(self) -> None:
@@ -158,6 +160,7 @@ class Bridge(PoloNode):
     def _serve_resume(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         with self._wake:
             self._paused = False
+            self._steps_allowed = 0
             self._wake.notify_all()
         return self._answer(response, "", "running")
 
@@ -194,10 +197,8 @@ class Bridge(PoloNode):
                 self._quietly(self.driver.close)
                 self._quietly(self.driver.connect)
                 self._seen = (self.loop.step, self.loop.episode)
-            except Exception as error:  # the robot must be safe whatever went wrong here
-                self._quietly(self.driver.stop)
-                self.problem = f"control ended: {error!r}"
-                self.get_logger().fatal(self.problem)
+            except Exception:
+                self._quietly(self.driver.stop)  # the robot must be safe whatever went wrong here
                 raise
 
     def _control(self) -> None:
@@ -207,27 +208,34 @@ class Bridge(PoloNode):
         # A planner that saw a session go on before tells where; else this is its beginning.
         step, episode = (self._seen[0] + 1, self._seen[1] + 1) if self._seen else (0, 0)
         self.loop.start(step, episode)
-        begun = False
         sample = self.loop.sense()
         due = time.monotonic()
+        simulated = self.driver.simulated
         lockstep = self.session.clock == "lockstep"
         period = self.task.control_dt
+        # Simulation waits for the first plan of an episode. A robot never waits: its safe stop is played.
+        begun = not simulated
         while not self._stopping:
             if 0.0 < self.settings.duration <= sample.step * period + 1e-9:
                 self._finish(sample)
                 return
-            if self._paused and not self._take_step():
+            granted = self._paused and self._take_step()
+            if self._paused and not granted:
                 due = time.monotonic()
                 continue
             if lockstep or not begun:
-                if not self._await_plan(sample, lockstep):
+                if not self._await_plan(sample, lockstep, granted):
                     continue
                 begun, due = True, time.monotonic()
             else:
-                due = self._pace(due + period, period)
+                if simulated:
+                    due = self._pace(due + period, period)
                 self._publish_state(sample)
                 self._accept()
-            transition, after = self.loop.act(sample)
+            self.loop.play(sample)
+            if not simulated:
+                due = self._pace(due + period, period)
+            transition, after = self.loop.observe()
             if transition.safe_stop:
                 self.counts["safe_stops"] += 1
                 self.problem = f"safe stop: {self.loop.reason}"
@@ -236,8 +244,7 @@ class Bridge(PoloNode):
                 self.problem = ""
             self.send(self._transition_publisher, convert.transition_message(transition, self.task))
             self._publish_clock(after)
-            # After a reset simulation waits for a plan; a robot never does.
-            begun = after.episode == sample.episode or not self.driver.simulated
+            begun = after.episode == sample.episode or not simulated
             sample = after
 
     def _await_session(self) -> None:
@@ -261,11 +268,14 @@ class Bridge(PoloNode):
         while not self._stopping and self._seen is None and time.monotonic() < limit:
             self._wait(0.05)
 
-    def _await_plan(self, sample: Sample, exact: bool) -> bool:
-        """Publish the state until a plan for it is there; `exact`: made from this very state."""
+    def _await_plan(self, sample: Sample, exact: bool, granted: bool) -> bool:
+        """Publish the state until a plan for it is there.
+
+        `exact`: made from this very state. `granted`: wait although paused, for a single step.
+        """
         self._publish_state(sample)
         published = time.monotonic()
-        while not self._stopping and not self._paused and not self.loop.reset_requested:
+        while not self._stopping and (granted or not self._paused) and not self.loop.reset_requested:
             self._accept()
             plan = self.loop.timeline.action(sample.step)
             if plan.action is not None and (not exact or plan.state_step == sample.step):
@@ -291,7 +301,9 @@ class Bridge(PoloNode):
     def _pace(self, due: float, period: float) -> float:
         """Sleep until `due`; returns the moment that the next period is counted from."""
         now = time.monotonic()
-        if now - due > self.MAX_LATE * period:
+        # A robot's lost time is gone: periods made up for would be no periods. Simulation catches up a little.
+        late = (self.MAX_LATE if self.driver.simulated else 1) * period
+        if now - due > late:
             self.counts["overruns"] += 1
             self.get_logger().warning(
                 f"control is {now - due:.3f} s late: the schedule starts anew", throttle_duration_sec=1.0
@@ -354,8 +366,12 @@ class Bridge(PoloNode):
             "episode": self.loop.episode,
             "return": self.loop.episode_return,
             "paused": self._paused,
+            "stopped": self.loop.supervisor.stopped,
             "finished": self._finished,
         }
+        strangers = self.count_publishers("plan") - 1
+        if strangers > 0:
+            self.problem = self.problem or f"{strangers + 1} planners: two sessions in one ROS domain and namespace?"
         figures.update({f"supervisor: {k}": v for k, v in self.loop.supervisor.counts.items()})
         return figures
 

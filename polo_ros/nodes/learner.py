@@ -44,6 +44,8 @@ class Learner(PoloNode):
 
     def configure(self) -> None:
         """Make task and learner, resume from the run's checkpoint if there is one."""
+        # Threads made from here on inherit it.
+        os.setpriority(os.PRIO_PROCESS, 0, self.settings.nice)
         self.task = tasks.make(self.session.task)
         self.dynamics = MujocoDynamics(self.task, self.settings.learner_threads)
         config = self.agent_config
@@ -65,8 +67,7 @@ class Learner(PoloNode):
     def activate(self) -> None:
         """Start learning."""
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="learning", daemon=True)
-        self._thread.start()
+        self._thread = self.work(self._run, "learning")
 
     def deactivate(self) -> None:
         """Stop learning and keep what was learned."""
@@ -110,11 +111,10 @@ class Learner(PoloNode):
     # ---- learning --------------------------------------------------------------------------
 
     def _receive(self, message: TransitionMsg) -> None:
-        self._queue.put(message)
+        if self._running:
+            self._queue.put(message)
 
     def _run(self) -> None:
-        # A thread's own niceness on Linux; control goes first on a machine that both share.
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self.settings.nice)
         lockstep = self.session.clock == "lockstep"
         saved = time.monotonic()
         if self.learner.version:
@@ -129,7 +129,7 @@ class Learner(PoloNode):
                 message = None if self._queue.empty() else self._queue.get()
             if due and not self._stopping:
                 self._update()
-            if time.monotonic() - saved > self.settings.checkpoint_period:
+            if time.monotonic() - saved > self.config(LearnerNodeConfig).checkpoint_period:
                 self._save()
                 saved = time.monotonic()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
@@ -16,6 +17,7 @@ from polo_ros.msg import Plan, State
 from polo_ros.nodes import convert
 from polo_ros.nodes.base import DIAGNOSTICS, LATEST, STEADY, PoloNode, spin
 from polo_ros.nodes.known import OTHERS
+from polo_ros.replay.session_info import check_run_dir
 from polo_ros.safety.timeline import PlanTimeline
 from polo_ros.session.config import BridgeConfig
 from polo_ros.tasks.base import FloatArray
@@ -38,8 +40,11 @@ class Monitor(PoloNode):
 
     def __init__(self) -> None:
         super().__init__("monitor")
-        self.settings = self.declare(BridgeConfig())
+        # All settings are checked here, where a wrong one ends the session: other nodes would be restarted for ever.
+        for config in OTHERS:
+            self.declare(config)
         self.refuse_unknown(OTHERS)
+        self.settings = self.config(BridgeConfig)
         self._begun = self._heard = time.monotonic()
         self._first: int | None = None
         self._news: dict[str, dict[str, str]] = {}  # of each node, by its name
@@ -52,6 +57,8 @@ class Monitor(PoloNode):
         names = drivers.names()
         if self.settings.driver not in names:
             raise ValueError(f"unknown driver '{self.settings.driver}'; drivers: {', '.join(names)}")
+        if self.session.run_dir:
+            check_run_dir(Path(self.session.run_dir), self.session.started)
         self._diagnostics_subscription = self.create_subscription(
             DiagnosticArray, "/diagnostics", self._on_diagnostics, DIAGNOSTICS
         )

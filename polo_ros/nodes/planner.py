@@ -65,7 +65,7 @@ class Planner(PoloNode):
         self._answer = Plan()
         # What the bridge plays until the next plan takes effect; the bridge itself judges age.
         self._sent_episode = -1
-        self._given_up = 0
+        self._given_up = False
         self.counts.update(deadlines_missed=0, weights_swapped=0, weights_refused=0, weights_late=0, states_refused=0)
         self._latencies: deque[float] = deque(maxlen=self.HISTORY)
         self._last: PlanResult | None = None
@@ -79,7 +79,9 @@ class Planner(PoloNode):
         self.task = tasks.make(self.session.task)
         self.dynamics = MujocoDynamics(self.task, self.settings.threads)
         self.planner = PoloPlanner(self.task, self.dynamics, self.agent_config, self.session.seed)
-        self._sent = PlanTimeline(self.task.control_dt, 3600.0)
+        self._sent, self._sent_episode = PlanTimeline(self.task.control_dt, 3600.0), -1
+        self._waiting, self._answered, self._given_up = None, (-1, -1), False
+        self._latencies.clear()
         self._plan_publisher: Publisher = self.create_lifecycle_publisher(Plan, "plan", LATEST)
         self._status_publisher: Publisher = self.create_lifecycle_publisher(PlannerStatus, "planner/status", LATCHED)
         self._state_subscription = self.create_subscription(
@@ -126,7 +128,12 @@ class Planner(PoloNode):
         except WeightsError as error:
             self.refuse("weights_refused", f"weights {message.version} refused: {error}")
             return
+        if message.version < self.planner.weights_version:
+            # A learner that was restarted begins with its last checkpoint.
+            self.get_logger().info(f"weights {message.version} are older than those in use")
+            return
         self.planner.use_weights(arrays, message.version)
+        self._given_up = False
         self.counts["weights_swapped"] += 1
         self._plan_when_weights_are_there()
 
@@ -139,10 +146,10 @@ class Planner(PoloNode):
             return
         required = required_version(waiting.step, self.agent_config.learner.update_every)
         newest = self.planner.weights_version
-        if self.session.learner and newest < required and self._given_up < required:
+        if self.session.learner and newest < required and not self._given_up:
             if time.perf_counter() - waiting.at < self.settings.weights_timeout:
                 return  # the bridge repeats its state until there is a plan
-            self._given_up = required  # waited for once: a learner that died must not cost more
+            self._given_up = True  # until weights arrive: a learner that died must not cost more
             self.counts["weights_late"] += 1
             self.problem = f"step {waiting.step} planned with weights {newest}, the schedule names {required}"
             self.get_logger().warning(self.problem, throttle_duration_sec=1.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from polo_ros.nodes.base import DIAGNOSTICS, EVERY, LATCHED, STEADY, PoloNode, s
 from polo_ros.nodes.known import OTHERS
 from polo_ros.replay.bag_types import BagError, TopicInfo, message_definition, qos_yaml, type_hash
 from polo_ros.replay.bag_writer import BagWriter
-from polo_ros.replay.session_info import SessionInfo
+from polo_ros.replay.session_info import SessionInfo, check_run_dir
 from polo_ros.session.config import BridgeConfig, LearnerNodeConfig, PlannerConfig, RecorderConfig
 
 TOPICS: tuple[tuple[str, str, Any, QoSProfile], ...] = (
@@ -40,6 +41,9 @@ TOPICS: tuple[tuple[str, str, Any, QoSProfile], ...] = (
 class Recorder(PoloNode):
     """Writes messages as they come, without decoding them."""
 
+    # s between two attempts to go on after a write that failed.
+    RETRY = 5.0
+
     def __init__(self) -> None:
         super().__init__("recorder")
         self.settings = self.declare(RecorderConfig())
@@ -49,6 +53,9 @@ class Recorder(PoloNode):
             self._parameters.update(flatten(self.declare(config)))
         self.refuse_unknown(OTHERS)
         self._bag: BagWriter | None = None
+        self._open: Callable[[], BagWriter]
+        self._again = 0.0
+        self.counts.update(messages_lost=0)
 
     def configure(self) -> None:
         """Open the bag and subscribe to everything."""
@@ -65,6 +72,7 @@ class Recorder(PoloNode):
             control_dt=task.control_dt,
             parameters=self._parameters,
         )
+        check_run_dir(self._run_dir, self.session.started)
         self._run_dir.mkdir(parents=True, exist_ok=True)
         info.save(self._run_dir / "session.yaml")
         resolved = [(self.resolve_topic_name(name), kind, message, qos) for name, kind, message, qos in TOPICS]
@@ -82,7 +90,10 @@ class Recorder(PoloNode):
             )
             for name, kind, _, qos in resolved
         ]
-        self._bag = BagWriter(self._run_dir / "bag", topics, self.settings.split, info.to_metadata(), flush_s=1.0)
+        self._open = partial(
+            BagWriter, self._run_dir / "bag", topics, self.settings.split, info.to_metadata(), flush_s=1.0
+        )
+        self._bag = self._open()
         self._subscriptions_kept = [
             self.create_subscription(message, name, self._writer(name), self._deep(qos), raw=True)
             for name, _, message, qos in resolved
@@ -106,7 +117,10 @@ class Recorder(PoloNode):
 
     def _writer(self, topic: str) -> Callable[[bytes, Mapping[str, int]], None]:
         def write(data: bytes, info: Mapping[str, int]) -> None:
+            if not self._running:
+                return
             if self._bag is None:
+                self.counts["messages_lost"] += 1
                 return
             # The middleware's times: a recorder that has to wait for a core must not look like a late robot.
             # One that does not tell them says 0.
@@ -119,16 +133,20 @@ class Recorder(PoloNode):
         return write
 
     def _flush(self) -> None:
-        if self._bag is None:
-            return
         try:
-            self._bag.flush()
+            if self._bag is not None:
+                self._bag.flush()
+            elif self._running and time.monotonic() > self._again:
+                # A disk may have room again: the bag goes on with its next file.
+                self._bag = self._open()
+                self.problem = ""
         except BagError as error:
             self._fail(error)
 
     def _fail(self, error: BagError) -> None:
-        self.problem = f"recording failed: {error}"
+        self.problem = f"recording failed: {error}; tried again every {self.RETRY:.0f} s"
         self.get_logger().error(self.problem, throttle_duration_sec=5.0)
+        self._bag, self._again = None, time.monotonic() + self.RETRY
 
     def diagnose(self) -> Mapping[str, object]:
         """How far recording is."""

@@ -79,7 +79,8 @@ class Objective:
             ended = np.logical_or.accumulate(self.task.terminated(obs), axis=1)
             rewards = np.where(ended[:, :-1], 0.0, rewards)
             alive = ~ended[:, -1]
-        return Returns(rewards @ self._discounts[:-1], obs[:, -1], alive, rollouts.valid)
+        # A copy: the observations may live in memory that the next rollout writes to.
+        return Returns(rewards @ self._discounts[:-1], obs[:, -1].copy(), alive, rollouts.valid)
 
     def score(self, parts: Sequence[Returns]) -> Scores:
         """Scores of the candidates of all parts, in order; of one horizon.

@@ -120,6 +120,20 @@ class SessionInfo:
         return cls.from_mapping(facts)
 
 
+def check_run_dir(run_dir: Path, started: str) -> None:
+    """Refuse a folder that holds another session than the one that started as `started` names it.
+
+    Raises:
+        ValueError: It does. A node that is restarted within its session passes.
+    """
+    try:
+        before = str(SessionInfo.load(run_dir / "session.yaml").parameters.get("started", ""))
+    except FileNotFoundError:
+        return
+    if started and before != started:
+        raise ValueError(f"run_dir {run_dir} holds another session, started {before or 'before'}; name a new folder")
+
+
 def _plain(value: Any) -> Any:
     """The same value in types that YAML knows."""
     if isinstance(value, Mapping):

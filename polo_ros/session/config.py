@@ -23,6 +23,7 @@ class SessionConfig(Config):
     )
     agent: str = option("polo", "what plans and learns", choices=("polo",))
     run_dir: str = option("", "folder for bag, checkpoints and summary; empty: none is written")
+    started: str = option("", "names this start of a session: the run_dir of another one is refused; empty: any")
     learner: bool = option(True, "whether a learner takes part: a lockstep planner waits for its weights")
     recorder: bool = option(True, "whether a recorder takes part: the bridge waits for it before it starts")
     autostart: bool = option(True, "configure and activate without being told to")
@@ -36,6 +37,9 @@ class BridgeConfig(Config):
     duration: float = option(0.0, "robot time after which the session is over; 0: never", unit="s", low=0.0)
     max_plan_age: float = option(
         0.5, "age of a plan's state at which the safe stop takes over", unit="s", low=0.0, high=60.0, live=True
+    )
+    rate_limit: float = option(
+        0.0, "largest change of a control, in its unit; 0: no limit", unit="1/s", low=0.0, high=1e9
     )
     start_timeout: float = option(
         20.0, "wait for the session's other nodes before the robot starts without them", unit="s", low=0.0

@@ -12,8 +12,8 @@ import numpy as np
 
 from polo_ros.drivers.base import Driver, RobotState
 from polo_ros.replay.transition import Transition
-from polo_ros.safety.supervisor import Supervisor
-from polo_ros.safety.timeline import PlanTimeline, TimedPlan
+from polo_ros.safety.supervisor import Supervisor, Verdict
+from polo_ros.safety.timeline import PlanTimeline, PlayedAction, TimedPlan
 from polo_ros.tasks.base import FloatArray, Task
 
 
@@ -36,13 +36,14 @@ class RobotLoop:
         task: What is done; gives observations, rewards and ends of episodes.
         driver: A connected driver.
         max_plan_age: s, age of a plan's state at which the safe stop takes over.
+        rate_limit: Largest change of a control, 1/s of its unit; 0: no limit.
     """
 
-    def __init__(self, task: Task, driver: Driver, max_plan_age: float) -> None:
+    def __init__(self, task: Task, driver: Driver, max_plan_age: float, rate_limit: float = 0.0) -> None:
         self.task = task
         self.driver = driver
         self.timeline = PlanTimeline(task.control_dt, max_plan_age)
-        self.supervisor = Supervisor(task)
+        self.supervisor = Supervisor(task, rate_limit or None)
         self.step = 0
         self.episode = 0
         self.episode_step = 0
@@ -51,6 +52,7 @@ class RobotLoop:
         self.reason = ""  # why the last period was a safe stop; empty: it was not
         self._time_offset = 0.0
         self._versions: dict[int, int] = {}
+        self._period: tuple[Sample, PlayedAction, Verdict]
 
     def start(self, step: int = 0, episode: int = 0) -> None:
         """Begin at control period `step` and `episode`; a later start than 0 resumes a session."""
@@ -61,7 +63,9 @@ class RobotLoop:
         if self.driver.can_reset:
             self.driver.reset(episode)
         # A simulation that was restarted begins at 0 s again; the session's time must not fall.
-        self._time_offset = step * self.task.control_dt - self.driver.read().time if step else 0.0
+        # A robot's clock may begin anywhere: the session's time begins at 0 s.
+        foreign = step or not self.driver.simulated
+        self._time_offset = step * self.task.control_dt - self.driver.read().time if foreign else 0.0
 
     def sense(self) -> Sample:
         """Read the robot. Raises DriverError."""
@@ -83,21 +87,32 @@ class RobotLoop:
         return reason
 
     def act(self, before: Sample) -> tuple[Transition, Sample]:
-        """Play this period's action and see what came of it. Raises DriverError.
+        """A whole period of a simulation: `play`, then `observe`. Raises DriverError."""
+        self.play(before)
+        return self.observe()
 
-        Returns the transition and the robot at the start of the next period.
-        """
+    def play(self, before: Sample) -> None:
+        """Write this period's action, or the safe stop. Raises DriverError."""
         played = self.timeline.action(self.step)
         verdict = self.supervisor.check(played.action, played.reason)
         self.reason = verdict.reason
         self.driver.write(verdict.action)
+        self._period = before, played, verdict
+
+    def observe(self) -> tuple[Transition, Sample]:
+        """See what came of the period's action, once the period is over. Raises DriverError.
+
+        Returns the transition and the robot at the start of the next period.
+        """
+        before, played, verdict = self._period
         self.step += 1
         self.episode_step += 1
         after = self.sense()
         reward = float(self.task.reward(before.observation, verdict.action, after.observation))
         self.episode_return += reward
         terminated = bool(self.task.terminated(after.observation))
-        limit = self.task.episode_steps
+        # Where nobody can put the robot back to a start there is nothing to cut an episode for.
+        limit = self.task.episode_steps if self.driver.can_reset else 0
         truncated = not terminated and (self.reset_requested or 0 < limit <= self.episode_step)
         transition = Transition(
             step=before.step,
