@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     prepare()
     try:
         return int(options.run(options))
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, RuntimeError) as error:
         print(f"polo: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -18,7 +18,9 @@ class Stream(IntEnum):
 
 
 def sequence(seed: int, stream: Stream, index: int = 0) -> np.random.SeedSequence:
-    """The seed sequence of number `index` of a stream."""
+    """The seed sequence of number `index` of a stream. Raises ValueError for a negative seed."""
+    if seed < 0:
+        raise ValueError(f"seed = {seed} is below its minimum 0")
     return np.random.SeedSequence([seed, stream, index])
 
 

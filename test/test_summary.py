@@ -91,6 +91,7 @@ def _run(folder: Path, task: Task, transitions: list[dict[str, Any]], wall_dt: f
             status = samples.cdr(
                 "polo_ros/msg/PlannerStatus",
                 step=step,
+                plan_id=row + 1,
                 plan_ms=float(row + 1),
                 latency_ms=float(row + 2),
                 deadline_ms=18.0,

@@ -17,7 +17,7 @@ from polo_ros.planners.base import PlanResult
 from polo_ros.replay.transition import Transition
 from polo_ros.session.config import BridgeConfig
 from polo_ros.session.loop import RobotLoop
-from polo_ros.tasks.base import Task
+from polo_ros.tasks.base import FloatArray, Task
 
 
 @dataclass
@@ -36,6 +36,13 @@ class RunResult:
             returns[transition.episode] = returns.get(transition.episode, 0.0) + transition.reward
         return list(returns.values())
 
+    def _observations(self) -> FloatArray:
+        """Observations (T, nobs) of the last episode that ended, or of the one that runs if none has."""
+        ended = [t.episode for t in self.transitions if t.terminated or t.truncated]
+        episode = ended[-1] if ended else self.transitions[-1].episode
+        part = [t for t in self.transitions if t.episode == episode]
+        return np.array([part[0].observation, *(t.next_observation for t in part)])
+
     def _value_loss(self) -> float | None:
         """Of the last update that fitted anything."""
         losses = [update.value_loss for update in self.updates if not math.isnan(update.value_loss)]
@@ -43,7 +50,6 @@ class RunResult:
 
     def summary(self, task: Task, seed: int) -> dict[str, object]:
         """Figures of the run, under the names that a session's summary.json has."""
-        observations = np.array([t.next_observation for t in self.transitions])
         robot_s = len(self.transitions) * task.control_dt
         return {
             "task": task.name,
@@ -54,7 +60,7 @@ class RunResult:
             "plan_ms_p50": float(np.percentile(self.plan_ms, 50)),
             "plan_ms_p99": float(np.percentile(self.plan_ms, 99)),
             "episode_returns": self.episode_returns(),
-            "success": task.success(observations),
+            "success": task.success(self._observations()),
             "weights_version": self.updates[-1].version if self.updates else 0,
             "value_loss": self._value_loss(),
             "learning_s": sum(u.target_ms + u.fit_ms for u in self.updates) / 1e3,

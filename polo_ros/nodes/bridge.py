@@ -33,6 +33,10 @@ class Bridge(PoloNode):
     CLOCK_PERIOD = 0.01
     # A realtime loop that is this many periods late gives up catching up and says so.
     MAX_LATE = 10
+    # s to wait for word of a planner before control starts without one.
+    MEETING = 5.0
+    # s between the last control period and word of the end, for those who still write down what came before.
+    SETTLING = 0.5
     # Plans that wait for the next control period; a wrong one must not push out a right one.
     OFFERS = 16
 
@@ -46,6 +50,7 @@ class Bridge(PoloNode):
         self._stopping = self._paused = self._finished = False
         self._steps_allowed = 0
         self._offers: deque[tuple[TimedPlan, int]] = deque(maxlen=self.OFFERS)
+        self._planner_met = False
         self._seen: tuple[int, int] | None = None
         self.on_change(self._changed)
 
@@ -138,7 +143,9 @@ class Bridge(PoloNode):
             # Control goes on by its own count, and a message that nobody needs costs every period.
             self.destroy_subscription(self._status_subscription)
             return
-        self._seen = (message.step, message.episode)
+        self._planner_met = True
+        if message.plan_id:
+            self._seen = (message.step, message.episode)
 
     def _answer(self, response: Trigger.Response, reason: str, done: str) -> Trigger.Response:
         response.success = not reason
@@ -263,10 +270,10 @@ class Bridge(PoloNode):
                 )
                 break
             self._wait(0.05)
-        # A latched planner status arrives shortly after discovery, if there is one.
-        limit = time.monotonic() + 0.5
-        while not self._stopping and self._seen is None and time.monotonic() < limit:
-            self._wait(0.05)
+        # A planner says at once where control was when it planned last, or that it has not planned yet.
+        limit = time.monotonic() + self.MEETING
+        while not self._stopping and not self._planner_met and time.monotonic() < limit:
+            self._wait(0.02)
 
     def _await_plan(self, sample: Sample, exact: bool, granted: bool) -> bool:
         """Publish the state until a plan for it is there.
@@ -328,8 +335,9 @@ class Bridge(PoloNode):
                 self._wake.wait(timeout)
 
     def _finish(self, sample: Sample) -> None:
-        self._finished = True
         self._quietly(self.driver.stop)
+        self._wait(self.SETTLING)
+        self._finished = True
         self.get_logger().info(f"session over after {sample.step} control periods")
         self.publish_diagnostics()
         while not self._stopping:

@@ -89,6 +89,11 @@ class Planner(PoloNode):
         )
         self._weights_subscription = self.create_subscription(Weights, "weights", self._receive_weights, LATCHED)
 
+    def activate(self) -> None:
+        """Say that there is a planner, for a bridge that asks whether control went on before it."""
+        if not self._latencies:
+            self.send(self._status_publisher, PlannerStatus())
+
     def cleanup(self) -> None:
         """Stop the rollout threads."""
         if hasattr(self, "dynamics"):

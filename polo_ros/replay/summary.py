@@ -164,6 +164,8 @@ def summarise(run_dir: Path | str, make_video: bool = True) -> dict[str, Any]:
     series = {PLANNER_STATUS: planner, LEARNER_STATUS: learner}
     for record, message in reader.decoded(types=list(series)):
         try:
+            if record.topic.type == PLANNER_STATUS and not message.plan_id:
+                continue  # of a planner that has not planned yet
             series[record.topic.type].add(record, message)
         except (AttributeError, TypeError, ValueError) as error:
             raise BagError(f"{reader.path}: {record.topic.name} is another kind of status: {error}") from None
