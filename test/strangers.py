@@ -53,6 +53,11 @@ class Stranger:
         self.until(lambda: node in self.diagnostics, f"diagnostics of {node}")
         return {value.key: value.value for value in self.diagnostics[node].values}
 
+    def fresh_figures(self, node: str) -> dict[str, str]:
+        """What a node's next diagnostics say."""
+        self.diagnostics.pop(node, None)
+        return self.figures(node)
+
     def refusal(self, node: str, counter: str, said: str, act: Callable[[], None]) -> None:
         """Do `act` until it is counted and named in the node's diagnostics: a topic of depth 1 may drop one."""
         before = int(self.figures(node)[counter])
