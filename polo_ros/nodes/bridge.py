@@ -281,17 +281,21 @@ class Bridge(PoloNode):
         `exact`: made from this very state. `granted`: wait although paused, for a single step.
         """
         self._publish_state(sample)
-        published = time.monotonic()
+        began = published = time.monotonic()
         while not self._stopping and (granted or not self._paused) and not self.loop.reset_requested:
             self._accept()
             plan = self.loop.timeline.action(sample.step)
             if plan.action is not None and (not exact or plan.state_step == sample.step):
                 return True
+            patience = self.REPEAT
             if self.loop.supervisor.stopped:
-                return True  # the safe stop is played whether there is a plan or not
+                # The safe stop is played whether there is a plan or not, and not faster than in real time.
+                patience = began + self.task.control_dt - time.monotonic()
+                if patience <= 0.0:
+                    return True
             with self._wake:
                 if not self._offers:
-                    self._wake.wait(self.REPEAT)
+                    self._wake.wait(patience)
             if time.monotonic() - published > self.REPEAT:
                 self._publish_state(sample)
                 published = time.monotonic()
