@@ -128,6 +128,7 @@ class Recorder(PoloNode):
             try:
                 self._bag.write(topic, data, received, info["source_timestamp"] or received)
             except BagError as error:
+                self.counts["messages_lost"] += 1
                 self._fail(error)
 
         return write
