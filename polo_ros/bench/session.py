@@ -25,7 +25,8 @@ def bench_session(duration: float, task: str = "cartpole_swingup") -> dict[str, 
 
     `beyond_plan_ms` is the time from the publication of a state to the arrival of its plan at the
     recorder, less the planning itself: both ways through the middleware, decoding, prediction, encoding,
-    waiting for a core.
+    waiting for a core. `planner_ms` is the planner's part of it, from the arrival of the state to the
+    publication of the plan.
 
     Raises:
         RuntimeError: the session failed, with the end of its output.
@@ -37,6 +38,8 @@ def bench_session(duration: float, task: str = "cartpole_swingup") -> dict[str, 
         memory = _watch(command, limit=duration * 3 + 120)
         facts = summarise(run_dir, make_video=False)
         beyond = beyond_plan_ms(run_dir / "bag")
+        statuses = (message for _, message in BagReader(run_dir / "bag").decoded(types=[PLANNER_STATUS]))
+        inside = np.array([status.latency_ms - status.plan_ms for status in statuses if status.plan_id])
     return {
         "task": task,
         "duration_s": duration,
@@ -46,6 +49,8 @@ def bench_session(duration: float, task: str = "cartpole_swingup") -> dict[str, 
         "transitions_lost": facts["transitions_lost"],
         "plan_ms_p50": facts["plan_ms_p50"],
         "plan_ms_p99": facts["plan_ms_p99"],
+        "planner_ms_p50": float(np.percentile(inside, 50)),
+        "planner_ms_p99": float(np.percentile(inside, 99)),
         "beyond_plan_ms_p50": float(np.percentile(beyond, 50)),
         "beyond_plan_ms_p99": float(np.percentile(beyond, 99)),
         "beyond_plan_ms_p99_over_time": [float(np.percentile(part, 99)) for part in np.array_split(beyond, PARTS)],
