@@ -40,7 +40,11 @@ python="$(dirname -- "$0")/../../bin/python3"
 [ -x "$python" ] || python={fallback}
 exec "$python" "$0" "$@"
 """
+import signal
 import sys
+
+# What follows is loaded for seconds; a signal in the meantime ends the program without a traceback.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from polo_ros import resources
 

@@ -6,8 +6,10 @@ import importlib
 import importlib.metadata
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -139,6 +141,21 @@ def test_executable_runs_with_the_interpreter_of_its_own_prefix(node: str, tmp_p
     output = subprocess.run([str(script), "--a b", "c"], cwd=tmp_path, check=True, capture_output=True, text=True)
     assert output.stdout.splitlines()[1:] == ["--a b", "c"]
     assert Path(output.stdout.splitlines()[0]).samefile(script)
+
+
+def test_a_node_that_is_interrupted_while_it_loads_says_nothing() -> None:
+    with subprocess.Popen(
+        [str(resources.executable("learner"))], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        maps = Path(f"/proc/{process.pid}/maps")
+        limit = time.monotonic() + 30.0
+        while "libtorch" not in maps.read_text():  # within the longest import
+            assert time.monotonic() < limit
+            time.sleep(0.001)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=30)
+    assert output == ""
+    assert process.returncode == -signal.SIGINT
 
 
 def test_every_node_module_has_a_main() -> None:
