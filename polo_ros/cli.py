@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from polo_ros import __version__, drivers, tasks
@@ -48,6 +49,7 @@ def _add_run(commands: Any) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default: 0)")
     parser.add_argument("--threads", type=int, default=0, help="rollout threads; 0: one a core")
     parser.add_argument("--no-learning", action="store_true", help="plan without learning a value: plain MPC")
+    parser.add_argument("--config", default="", metavar="FILE", help="ROS parameter file, as launch's config:=FILE")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON only")
     parser.set_defaults(run=_run)
@@ -60,7 +62,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.steps < 1:
         raise ValueError(f"--steps {options.steps} is below its minimum 1")
     task = tasks.make(options.task)
-    config = _polo_config(options.task, options.set)
+    config = _polo_config(options.task, options.config, options.set)
 
     def show(transition: Transition, _: object) -> None:
         if transition.step % 50 == 49:
@@ -79,14 +81,19 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _polo_config(task: str, changes: Sequence[str]) -> Any:
+def _polo_config(task: str, file: str, changes: Sequence[str]) -> Any:
     import yaml
 
     from polo_ros.agents.polo import PoloConfig
-    from polo_ros.config import replace
+    from polo_ros.config import flatten, read_parameters, replace
+    from polo_ros.nodes.known import OTHERS
     from polo_ros.session.config import for_task
 
-    parsed = {}
+    given = read_parameters(Path(file)) if file else {}
+    # A session's file: what is for its nodes alone has no meaning here, what nobody knows is refused below.
+    ours = flatten(PoloConfig())
+    others = {name for other in OTHERS for name in flatten(other)} - ours.keys()
+    parsed = {name: value for name, value in given.items() if name not in others}
     for change in changes:
         name, separator, value = change.partition("=")
         if not separator:
@@ -116,10 +123,14 @@ def _parameters(_: argparse.Namespace) -> int:
 
 def _list(options: argparse.Namespace) -> int:
     names = options.module.names()
-    rows = {}
+    rows: dict[str, dict[str, object]] = {}
     for name in names:
         if options.module is tasks:
-            task = tasks.make(name)
+            try:
+                task = tasks.make(name)
+            except ValueError as error:  # of another package: the others are there all the same
+                rows[name] = {"description": f"broken: {error}"}
+                continue
             rows[name] = {
                 "description": task.description,
                 "control_dt": task.control_dt,

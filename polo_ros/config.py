@@ -7,8 +7,9 @@ a nested field is the dotted parameter name, `mppi.rollouts`.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -97,7 +98,7 @@ def replace(config: T, changes: Mapping[str, Any]) -> T:
     known = {name: kind for name, _, kind, _ in fields(config)}
     for name in changes:
         if name not in known:
-            raise ValueError(f"unknown parameter '{name}'; parameters: {', '.join(sorted(known))}")
+            raise ValueError(unknown_parameter(name, known))
     nested: dict[str, dict[str, Any]] = {}
     direct: dict[str, Any] = {}
     for name, value in changes.items():
@@ -114,6 +115,13 @@ def replace(config: T, changes: Mapping[str, Any]) -> T:
         except ValueError as error:
             raise ValueError(f"{head}.{error}") from None
     return dataclasses.replace(config, **direct)  # type: ignore[type-var]
+
+
+def unknown_parameter(name: str, known: Iterable[str]) -> str:
+    """What to say of a parameter that nobody knows."""
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    return f"unknown parameter '{name}'; parameters: {', '.join(sorted(known))}{hint}"
 
 
 def read_parameters(path: Path) -> dict[str, Any]:

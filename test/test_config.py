@@ -109,6 +109,7 @@ def test_an_unknown_name_is_refused_and_the_known_ones_are_listed(kind):
         with pytest.raises(ValueError, match=f"unknown parameter '{unknown}'; parameters: ") as caught:
             replace(kind(), {unknown: 1})
         assert first in str(caught.value)
+        assert str(caught.value).endswith(f"did you mean '{first}'?") == (unknown == first + "x")
 
 
 @pytest.mark.parametrize("kind", EVERY)

@@ -207,3 +207,26 @@ def test_a_name_that_two_packages_claim_is_refused_and_both_are_named(
         match=r"offered by doors \(doors.tasks:Door\) and gates \(gates:Gate\)",
     ):
         tasks.make("door_opening")
+
+
+@pytest.mark.parametrize(
+    ("reward", "message"),
+    [
+        ("next_obs", r"reward of observations \(2,\) and actions \(1,\) has shape \(2,\), expected \(\)"),
+        ("next_obs.sum()", r"reward of observations \(2, 2\) and actions \(2, 1\) has shape \(\), expected \(2,\)"),
+        ("next_obs[..., 5]", r"fails at .*gates.py:\d+: IndexError"),
+        ("np.log(next_obs[..., 0] - 1e9)", r"reward of observations \(2,\) and actions \(1,\) is not finite"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:invalid value encountered in log")
+def test_a_reward_that_is_not_one_number_an_observation_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reward: str, message: str
+) -> None:
+    name = f"gates{abs(hash(reward))}"
+    install(tmp_path, name, f"[polo_ros.tasks]\ndoor_opening = {name}.gates:Door\n")
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").write_text("")
+    (tmp_path / name / "gates.py").write_text(TASK.replace("return next_obs[..., 0]", f"return {reward}"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ValueError, match=message):
+        tasks.make("door_opening")

@@ -42,12 +42,12 @@ def log_sum_exp(
     if kappa == 0.0 and convention == "normalised":
         return np.asarray(values.mean(axis=0))
     extreme = values.max(axis=0) if kappa >= 0.0 else values.min(axis=0)
-    relative = values - extreme
+    exponents = kappa * (values - extreme)  # none above 0
     # log mean exp = log1p(mean(expm1)): the mean lies in (1 / K - 1, 0].
-    log_mean = np.log1p(np.expm1(kappa * relative).mean(axis=0))
+    log_mean = np.log1p(np.add.reduce(np.expm1(exponents), axis=0) / values.dtype.type(len(values)))
     if convention == "printed":
         return np.asarray(kappa * extreme + log_mean + np.log(len(values)), dtype=values.dtype)
     # So small an exponent loses its digits as a subnormal number; what it adds to the mean is far below them.
-    if np.abs(kappa * relative).max(initial=0.0) < 1e-30:
+    if exponents.min(initial=0.0) > -1e-30:
         return np.asarray(values.mean(axis=0))
     return np.asarray(extreme + log_mean / kappa, dtype=values.dtype)

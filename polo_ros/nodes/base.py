@@ -29,7 +29,7 @@ from rclpy.service import Service
 from rclpy.subscription import Subscription
 from rclpy.timer import Timer
 
-from polo_ros.config import fields, flatten, replace
+from polo_ros.config import fields, flatten, replace, unknown_parameter
 from polo_ros.process import prepare
 from polo_ros.session.config import SessionConfig, task_parameters
 
@@ -103,6 +103,10 @@ class PoloNode(LifecycleNode):
                 descriptor.integer_range = [
                     IntegerRange(from_value=int(info.low or 0), to_value=int(info.high or 0), step=1)
                 ]
+            given = self._parameter_overrides.get(name)
+            if kind is float and given is not None and given.type_ is Parameter.Type.INTEGER:
+                # As from the command line's --set: a whole number is a number.
+                self._parameter_overrides[name] = Parameter(name, value=float(given.value))
             values[name] = self.declare_parameter(name, default, descriptor).value
         config = replace(config, values)
         self._configs[type(config)] = config
@@ -123,13 +127,14 @@ class PoloNode(LifecycleNode):
         builtin = ("use_sim_time", "start_type_description_service", "qos_overrides.")
         for name in self._parameter_overrides:
             if name not in known and not name.startswith(builtin):
-                raise ValueError(_unknown(name, known))
+                raise ValueError(unknown_parameter(name, known))
 
     def set_parameters_atomically(self, parameter_list: list[Parameter]) -> SetParametersResult:
         """As rclpy's, but an unknown parameter is refused by its name."""
         for parameter in parameter_list:
             if not self.has_parameter(parameter.name):
-                return SetParametersResult(successful=False, reason=_unknown(parameter.name, set(self._parameters)))
+                reason = unknown_parameter(parameter.name, set(self._parameters))
+                return SetParametersResult(successful=False, reason=reason)
         return super().set_parameters_atomically(parameter_list)
 
     def _override(self, name: str, default: str) -> str:
@@ -296,10 +301,6 @@ class PoloNode(LifecycleNode):
         array = DiagnosticArray(status=[status])
         array.header.stamp = self.get_clock().now().to_msg()
         self.send(self._diagnostics, array)
-
-
-def _unknown(name: str, known: set[str]) -> str:
-    return f"unknown parameter '{name}'; parameters: {', '.join(sorted(known))}"
 
 
 @contextmanager

@@ -107,7 +107,7 @@ class Monitor(PoloNode):
         if "plan_ms" in planner:
             parts.append(f"plan {float(planner['plan_ms']):.1f} ms")
             if planner["deadlines_missed"] != "0":
-                parts.append(f"missed {planner['deadlines_missed']}")
+                parts.append(f"{planner['deadlines_missed']} late")
         if "version" in learner:
             parts.append(f"weights {learner['version']}")
         self.get_logger().info("  ".join(parts))

@@ -124,9 +124,9 @@ class Mppi:
                 continue  # every candidate diverged: the nominal sequence is the best that is known
             weights = np.exp(config.kappa * (scores - top))
             weights /= weights.sum()
-            effective = float(1.0 / np.square(weights).sum())
-            usable = np.isfinite(scores)
-            best, mean = top, float(scores[usable].mean())
+            effective = 1.0 / float(weights @ weights)
+            usable = scores[np.isfinite(scores)] if result.invalid else scores
+            best, mean = top, float(np.add.reduce(usable)) / len(usable)
             self.nominal = np.matmul(weights, candidates[:done].reshape(done, -1)).reshape(self.horizon, -1)
         return PlanResult(
             actions=self.nominal.copy(),

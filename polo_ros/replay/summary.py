@@ -177,6 +177,7 @@ def summarise(run_dir: Path | str, make_video: bool = True) -> dict[str, Any]:
     steps = checked.transitions
     dt = session.control_dt or (task.control_dt if task is not None else 0.0)
     facts: dict[str, Any] = {
+        "run_dir": str(run_dir),
         "task": session.task,
         "model_hash": checked.model_hashes[0] if checked.model_hashes else session.model_hash,
         "seed": session.seed,
@@ -194,7 +195,9 @@ def summarise(run_dir: Path | str, make_video: bool = True) -> dict[str, Any]:
         "plan_ms_p99": _percentile(planner["plan_ms"], 99),
         "latency_ms_p50": _percentile(planner["latency_ms"], 50),
         "latency_ms_p99": _percentile(planner["latency_ms"], 99),
+        "deadline_ms": planner.last("deadline_ms") or None,
         "deadlines_missed": planner.total("deadlines_missed"),
+        "value_gate_mean": _number(float(planner["value_gate"].mean())) if len(planner["value_gate"]) else None,
         "episode_returns": robot.returns(),
         "success": _success(task, robot, notes),
         "weights_swapped": planner.total("weights_swapped"),
@@ -339,14 +342,16 @@ def format_table(facts: dict[str, Any]) -> str:
         ("success", success),
         ("steps", f"{facts['steps']} ({facts['duration_s']:.2f} s robot time, {facts['wall_s']:.2f} s wall)"),
         ("real-time factor", number(facts["real_time_factor"], ".3f")),
-        ("missed steps", f"{facts['missed_steps']} (safe stop: {facts['safe_stops']} steps in all)"),
+        ("steps without plan", f"{facts['missed_steps']} (safe stop: {facts['safe_stops']} steps in all)"),
         ("transitions lost", str(facts["transitions_lost"])),
         ("plan time p50 / p99", pair("plan_ms")),
         ("latency p50 / p99", pair("latency_ms")),
-        ("deadlines missed", str(facts["deadlines_missed"])),
+        ("plans past deadline", f"{facts['deadlines_missed']} (deadline {number(facts['deadline_ms'], '.1f', ' ms')})"),
         ("return per episode", shown),
         ("value loss", number(facts["value_loss"], ".4g")),
         ("weights", f"version {facts['weights_version']}, swapped {facts['weights_swapped']} times"),
+        ("learned value used", number(facts["value_gate_mean"], ".0%", ", mean gate")),
+        ("folder", facts["run_dir"]),
         ("bag", f"{facts['bag_messages']} messages, {facts['bag_bytes'] / 1e6:.2f} MB"),
     ]
     rows += [("bag problem", text) for text in facts["bag_problems"]]

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import traceback
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import numpy as np
 
 from polo_ros import plugins
@@ -62,3 +67,23 @@ def _check(name: str, task: object) -> None:
             f"task '{name}': observe gives shape {observation.shape}, "
             f"observation_spec says ({task.observation_spec.size},)"
         )
+    for batch in ((), (2,), (2, 3)):  # the bridge's, a replay buffer's, a planner's
+        obs = np.broadcast_to(observation, (*batch, *observation.shape)).copy()
+        action = np.broadcast_to(task.resting_action, (*batch, task.model.nu)).copy()
+        calls: dict[str, Callable[[], Any]] = {
+            "reward": partial(task.reward, obs, action, obs),
+            "cost": partial(task.cost, obs, action, obs),
+            "terminated": partial(task.terminated, obs),
+        }
+        for word, call in calls.items():
+            asked = f"task '{name}': {word} of observations {obs.shape} and actions {action.shape}"
+            try:
+                found = np.asarray(call())
+            except Exception as error:  # whatever a plugin's function raises is named with its place
+                line = traceback.extract_tb(error.__traceback__)[-1]
+                place = f"{line.filename}:{line.lineno}"
+                raise PluginError(f"{asked} fails at {place}: {type(error).__name__}: {error}") from error
+            if found.shape != batch:
+                raise PluginError(f"{asked} has shape {found.shape}, expected {batch}")
+            if not np.isfinite(found).all():
+                raise PluginError(f"{asked} is not finite")
