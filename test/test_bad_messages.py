@@ -56,6 +56,14 @@ def _later(field: str, by: int) -> Callable[[Any], None]:
     return lambda message: setattr(message, field, getattr(message, field) + by)
 
 
+def spoilt(other: Stranger, topic: str, kind: type, qos: Any, spoil: Callable[[Any], None]) -> Callable[[], None]:
+    """Publishes the newest message of a topic again, spoilt."""
+    publisher = other.publisher(topic, kind, qos, 2)
+    message = other.newest_of(topic)
+    spoil(message)
+    return lambda: publisher.publish(message)
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -71,10 +79,7 @@ def _later(field: str, by: int) -> Callable[[Any], None]:
 )
 def test_a_plan_that_is_wrong_is_refused_by_name_and_counted(attacked, spoil, said) -> None:
     other, _ = attacked
-    publisher = other.publisher("plan", Plan, LATEST, 2)
-    plan = other.newest_of("plan")
-    spoil(plan)
-    other.refusal("bridge", "plans_refused", said, lambda: publisher.publish(plan))
+    other.refusal("bridge", "plans_refused", said, spoilt(other, "plan", Plan, LATEST, spoil))
 
 
 @pytest.mark.parametrize(
@@ -88,10 +93,7 @@ def test_a_plan_that_is_wrong_is_refused_by_name_and_counted(attacked, spoil, sa
 )
 def test_a_state_that_is_wrong_is_refused_by_name_and_counted(attacked, spoil, said) -> None:
     other, _ = attacked
-    publisher = other.publisher("state", State, LATEST, 2)
-    state = other.newest_of("state")
-    spoil(state)
-    other.refusal("planner", "states_refused", said, lambda: publisher.publish(state))
+    other.refusal("planner", "states_refused", said, spoilt(other, "state", State, LATEST, spoil))
 
 
 def _weights(change: Callable[[dict[str, Any]], None] = lambda _: None) -> Weights:
@@ -162,10 +164,7 @@ def test_weights_that_are_wrong_are_refused_and_counted_and_never_used(attacked,
 )
 def test_a_transition_that_is_wrong_is_refused_and_counted(attacked, spoil, said) -> None:
     other, _ = attacked
-    publisher = other.publisher("transition", Transition, EVERY, 2)
-    transition = other.newest_of("transition")
-    spoil(transition)
-    other.refusal("learner", "transitions_refused", said, lambda: publisher.publish(transition))
+    other.refusal("learner", "transitions_refused", said, spoilt(other, "transition", Transition, EVERY, spoil))
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from polo_ros.config import Config, option
 from polo_ros.dynamics.base import Dynamics
+from polo_ros.planners.objective import Objective
 from polo_ros.tasks.base import FloatArray, Task
 
 # Members' values (K, n) of observations (n, nobs), in units of reward.
@@ -71,11 +72,8 @@ class TargetPlanner:
         self._task = task
         self._dynamics = dynamics
         self._low, self._high = task.action_low, task.action_high
-        bounded = np.isfinite(self._low) & np.isfinite(self._high)
-        # An actuator without a range is perturbed in its own units.
-        self._scale = np.where(bounded, 0.5 * np.where(bounded, self._high - self._low, 2.0), 1.0)
-        self._terminates = type(task).terminated is not Task.terminated
-        self._discounts = task.discount ** np.arange(config.horizon + 1.0)
+        self._scale = task.action_scale
+        self._objective = Objective(task)
 
     def futures(
         self, values: MemberValues, states: FloatArray, nominal: FloatArray, rng: np.random.Generator
@@ -138,19 +136,13 @@ class TargetPlanner:
         """Roll actions (B, M, N, nu) from starts (B M, nstate); returns, last and discounts of Futures."""
         size, rollouts, horizon, nu = actions.shape
         flat = actions.reshape(size * rollouts, horizon, nu)
-        result = self._dynamics.rollout(starts, flat)
-        obs = result.observations
-        rewards = self._task.reward(obs[:, :-1], flat, obs[:, 1:])
-        discounts = np.full(len(flat), self._discounts[-1])
-        if self._terminates:
-            # The step into a terminal state still pays; nothing after it does.
-            ended = np.logical_or.accumulate(self._task.terminated(obs), axis=1)
-            rewards = np.where(ended[:, :-1], 0.0, rewards)
-            discounts[ended[:, -1]] = 0.0
-        returns = rewards @ self._discounts[:-1]
-        last = np.array(obs[:, -1])
-        usable = result.valid & np.isfinite(returns) & np.isfinite(last).all(axis=1)
-        returns = np.where(usable, returns, -np.inf)
+        found = self._objective.returns(self._dynamics.rollout(starts, flat), flat)
+        discounts = np.full(len(flat), self._task.discount**horizon)
+        if found.alive is not None:
+            discounts[~found.alive] = 0.0
+        last = found.terminal
+        usable = found.valid & np.isfinite(found.reward) & np.isfinite(last).all(axis=1)
+        returns = np.where(usable, found.reward, -np.inf)
         last[~usable] = 0.0
         shape = (size, rollouts)
         return returns.reshape(shape), last.reshape(*shape, -1), discounts.reshape(shape)

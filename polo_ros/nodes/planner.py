@@ -60,14 +60,7 @@ class Planner(PoloNode):
         self.agent_config = self.declare(PoloConfig())
         self.refuse_unknown(OTHERS)
         self._lockstep = self.session.clock == "lockstep"
-        self._waiting: _Arrived | None = None  # lockstep: a state whose weights are not there yet
-        self._answered: tuple[int, int] = (-1, -1)  # episode and step of the newest plan
-        self._answer = Plan()
-        # What the bridge plays until the next plan takes effect; the bridge itself judges age.
-        self._sent_episode = -1
-        self._given_up = False
         self.counts.update(deadlines_missed=0, weights_swapped=0, weights_refused=0, weights_late=0, states_refused=0)
-        self._latencies: deque[float] = deque(maxlen=self.HISTORY)
         self._last: PlanResult | None = None
         self._plan_ms = 0.0
         self.on_change(self._changed)
@@ -79,9 +72,12 @@ class Planner(PoloNode):
         self.task = tasks.make(self.session.task)
         self.dynamics = MujocoDynamics(self.task, self.settings.threads)
         self.planner = PoloPlanner(self.task, self.dynamics, self.agent_config, self.session.seed)
+        # What the bridge plays until the next plan takes effect; the bridge itself judges age.
         self._sent, self._sent_episode = PlanTimeline(self.task.control_dt, 3600.0), -1
-        self._waiting, self._answered, self._given_up = None, (-1, -1), False
-        self._latencies.clear()
+        self._waiting: _Arrived | None = None  # lockstep: a state whose weights are not there yet
+        self._given_up = False  # lockstep: on weights, until new ones arrive
+        self._answer, self._answered = Plan(), (-1, -1)  # the newest plan, and its state's episode and step
+        self._latencies: deque[float] = deque(maxlen=self.HISTORY)
         self._plan_publisher: Publisher = self.create_lifecycle_publisher(Plan, "plan", LATEST)
         self._status_publisher: Publisher = self.create_lifecycle_publisher(PlannerStatus, "planner/status", LATCHED)
         self._state_subscription = self.create_subscription(
@@ -192,7 +188,7 @@ class Planner(PoloNode):
             return arrived.state, step  # the bridge has nothing to play yet: every period counts
         expected = 0.0
         if self._latencies:
-            # By hand: np.quantile takes a third of a millisecond here.
+            # By hand: np.quantile takes longer than all else in here.
             expected = sorted(self._latencies)[int(self.QUANTILE * len(self._latencies))] + self.TRANSPORT
         delay = max(1, math.ceil(expected / self.task.control_dt))
         delay = min(delay, self.planner.config.mppi.horizon - 1)

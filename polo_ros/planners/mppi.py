@@ -62,9 +62,7 @@ class Mppi:
         self._dynamics = dynamics
         self._objective = objective
         self._low, self._high = task.action_low, task.action_high
-        bounded = np.isfinite(self._low) & np.isfinite(self._high)
-        # An actuator without a range is perturbed in its own units.
-        self._scale = np.where(bounded, 0.5 * (np.where(bounded, self._high - self._low, 2.0)), 1.0)
+        self._scale = task.action_scale
         self._rest = task.resting_action
         self._white = self._noise = np.empty((0, 0, 0), np.float32)
         self._filter = np.empty((0, 0), np.float32)

@@ -138,6 +138,12 @@ class Task(abc.ABC):
         return np.where(limited, self.model.actuator_ctrlrange[:, 1], np.inf)
 
     @cached_property
+    def action_scale(self) -> FloatArray:
+        """Half the control range, (nu,): the unit of noise on controls; 1 where the actuator has no range."""
+        bounded = np.isfinite(self.action_low) & np.isfinite(self.action_high)
+        return np.where(bounded, 0.5 * np.where(bounded, self.action_high - self.action_low, 2.0), 1.0)
+
+    @cached_property
     def resting_action(self) -> FloatArray:
         """Zero control, or the nearest that is in range, (nu,)."""
         return np.clip(np.zeros(self.model.nu), self.action_low, self.action_high)
