@@ -312,14 +312,22 @@ setup(
         "install_data": InstallData,
     },
     install_requires=requirements("requirements.txt"),
-    extras_require={"ros": requirements("requirements-ros.txt"), "test": ["pytest", "hypothesis"]},
+    extras_require={
+        "hand": requirements("requirements-hand.txt"),
+        "ros": requirements("requirements-ros.txt"),
+        "test": ["pytest", "hypothesis"],
+    },
     entry_points={
         "console_scripts": ["polo = polo_ros.cli:main"],
         "polo_ros.tasks": [
             "cartpole_swingup = polo_ros.tasks.cartpole_swingup:CartpoleSwingup",
-            "point_mass_maze = polo_ros.tasks.point_mass_maze:PointMassMaze",
+            "point_mass_box = polo_ros.tasks.point_mass:PointMassBox",
+            "point_mass_maze = polo_ros.tasks.point_mass:PointMassMaze",
             "humanoid_getup = polo_ros.tasks.humanoid_getup:HumanoidGetup",
             "humanoid_getup_sparse = polo_ros.tasks.humanoid_getup:HumanoidGetupSparse",
+            "humanoid_walk = polo_ros.tasks.humanoid_walk:HumanoidWalk",
+            "humanoid_box = polo_ros.tasks.humanoid_box:HumanoidBox",
+            "hand_reorient = polo_ros.tasks.hand_reorient:HandReorient",
         ],
         "polo_ros.drivers": [
             "mujoco = polo_ros.drivers.mujoco:MujocoDriver",

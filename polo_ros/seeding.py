@@ -15,6 +15,7 @@ class Stream(IntEnum):
     WEIGHTS = 3  # initial weights and priors
     UPDATE = 4  # what an update samples, by update
     TARGETS = 5  # noise on targets, by block
+    WORLD = 6  # what no planner foresees, by episode and step: episode << 32 | step
 
 
 def sequence(seed: int, stream: Stream, index: int = 0) -> np.random.SeedSequence:

@@ -35,6 +35,7 @@ def refused(capsys, *arguments):
 def test_tasks_lists_what_is_installed(capsys):
     rows = read_json(capsys, "tasks", "--json")
     assert {"cartpole_swingup", "point_mass_maze", "humanoid_getup", "humanoid_getup_sparse"} <= rows.keys()
+    assert {"humanoid_walk", "humanoid_box", "point_mass_box"} <= rows.keys()
     humanoid = rows["humanoid_getup"]
     assert (humanoid["degrees_of_freedom"], humanoid["actuators"], humanoid["observations"]) == (27, 21, 34)
     assert humanoid["description"]

@@ -154,7 +154,19 @@ def test_an_instance_is_checked_when_it_is_made():
         Own(-1.0)
 
 
-@pytest.mark.parametrize("name", ["cartpole_swingup", "point_mass_maze", "humanoid_getup", "humanoid_getup_sparse"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cartpole_swingup",
+        "humanoid_box",
+        "humanoid_getup",
+        "humanoid_getup_sparse",
+        "hand_reorient",
+        "humanoid_walk",
+        "point_mass_box",
+        "point_mass_maze",
+    ],
+)
 def test_every_task_has_a_file_of_settings(name):
     assert name in tasks.names()
     assert task_parameters(name)

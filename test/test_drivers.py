@@ -15,7 +15,7 @@ from polo_ros.seeding import Stream, generator
 from polo_ros.tasks.base import FloatArray
 from polo_ros.tasks.cartpole_swingup import CartpoleSwingup
 from polo_ros.tasks.humanoid_getup import HumanoidGetup
-from polo_ros.tasks.point_mass_maze import PointMassMaze
+from polo_ros.tasks.point_mass import PointMassMaze
 
 DRIVERS: list[type[Driver]] = [MujocoDriver, MockDriver]
 
@@ -168,6 +168,63 @@ def test_mujoco_divergence_is_named_until_a_reset(tmp_path: Path, monkeypatch: p
     assert driver.read().time == pytest.approx(0.008)
     driver.write(np.zeros(21))
     assert np.isfinite(driver.read().qpos).all()
+
+
+class Windy(CartpoleSwingup):
+    """A world that moves the cart by chance in every third period, and says when it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[tuple[int, float]] = []
+
+    def disturb(self, state: FloatArray, episode_step: int, rng: np.random.Generator) -> FloatArray | None:
+        self.asked.append((episode_step, rng.random()))
+        if episode_step % 3:
+            return None
+        changed = state.copy()
+        changed[0] = -1.0  # a time of its own, which is not taken
+        changed[1] += 0.5
+        return changed
+
+
+def test_mujoco_lets_the_world_disturb_the_end_of_a_period() -> None:
+    task, calm = Windy(), CartpoleSwingup()
+    driver, other = MujocoDriver(task, 2), MujocoDriver(calm, 2)
+    driver.connect()
+    other.connect()
+    still = np.zeros((3, 1))
+    moved, unmoved = trace(driver, still), trace(other, still)
+    np.testing.assert_array_equal(moved[:2], unmoved[:2])
+    np.testing.assert_allclose(moved[2] - unmoved[2], [0.0, 0.5, 0.0, 0.0, 0.0], atol=1e-15)
+
+
+def test_mujoco_draws_a_disturbance_from_seed_episode_and_step() -> None:
+    def asked(seed: int, episode: int) -> list[tuple[int, float]]:
+        task = Windy()
+        driver = MujocoDriver(task, seed)
+        driver.connect()
+        trace(driver, np.ones((2, 1)))  # of another episode
+        driver.reset(episode)
+        task.asked.clear()
+        trace(driver, np.zeros((4, 1)))
+        return task.asked
+
+    first = asked(2, 1)
+    assert [step for step, _ in first] == [1, 2, 3, 4]
+    assert first == asked(2, 1)
+    numbers = [number for key in ((2, 1), (2, 2), (3, 1)) for _, number in asked(*key)]
+    assert len(set(numbers)) == 12
+
+
+def test_mujoco_draws_nothing_for_a_world_that_is_never_disturbed(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = MujocoDriver(CartpoleSwingup(), 0)
+    driver.connect()
+
+    def never(*key: int) -> None:
+        raise AssertionError(f"drew random numbers {key}")
+
+    monkeypatch.setattr("polo_ros.drivers.mujoco.generator", never)
+    trace(driver, np.zeros((3, 1)))
 
 
 # ---- mock --------------------------------------------------------------------------------------

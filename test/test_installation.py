@@ -21,7 +21,16 @@ from polo_ros import resources
 SOURCE = Path(__file__).resolve().parents[1]
 MESSAGES = ("LearnerStatus", "Plan", "PlannerStatus", "State", "Transition", "Weights")
 NODES = ("bridge", "learner", "monitor", "planner", "recorder")
-TASKS = {"cartpole_swingup", "humanoid_getup", "humanoid_getup_sparse", "point_mass_maze"}
+TASKS = {
+    "cartpole_swingup",
+    "hand_reorient",
+    "humanoid_box",
+    "humanoid_getup",
+    "humanoid_getup_sparse",
+    "humanoid_walk",
+    "point_mass_box",
+    "point_mass_maze",
+}
 DRIVERS = {"mock", "mujoco"}
 LIBRARIES = (
     "rosidl_generator_c",

@@ -111,8 +111,12 @@ def installed(package: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_this_package_brings_its_tasks_and_drivers() -> None:
     expected = {
         "cartpole_swingup",
+        "humanoid_box",
         "humanoid_getup",
         "humanoid_getup_sparse",
+        "hand_reorient",
+        "humanoid_walk",
+        "point_mass_box",
         "point_mass_maze",
     }
     assert expected <= set(tasks.names())

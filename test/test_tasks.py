@@ -10,31 +10,26 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from mujoco.rollout import rollout
+from task_runs import play
 
-from polo_ros.tasks.base import FULLPHYSICS, FloatArray, Task
+from polo_ros.tasks.base import FloatArray, Task
 from polo_ros.tasks.cartpole_swingup import CartpoleSwingup
+from polo_ros.tasks.hand_reorient import HandReorient
+from polo_ros.tasks.humanoid_box import HumanoidBox
 from polo_ros.tasks.humanoid_getup import HumanoidGetup, HumanoidGetupSparse
-from polo_ros.tasks.point_mass_maze import PointMassMaze
+from polo_ros.tasks.humanoid_walk import HumanoidWalk
+from polo_ros.tasks.point_mass import PointMass, PointMassBox, PointMassMaze
 
 TASKS: list[type[Task]] = [
     CartpoleSwingup,
+    PointMassBox,
     PointMassMaze,
     HumanoidGetup,
     HumanoidGetupSparse,
+    HumanoidWalk,
+    HumanoidBox,
+    HandReorient,
 ]
-
-
-def play(task: Task, actions: FloatArray, seed: int = 0) -> tuple[FloatArray, FloatArray]:
-    """States (N, T, nstate) after each action of (N, T, nu), and observations (N, T, nobs) before it."""
-    start = task.reset(np.random.default_rng(seed))
-    states, sensordata = rollout(
-        task.model,
-        mujoco.MjData(task.model),
-        np.tile(start, (len(actions), 1)),
-        actions,
-    )
-    return states, task.observe(sensordata)
 
 
 @pytest.fixture(params=TASKS, ids=lambda kind: kind.name)
@@ -45,7 +40,7 @@ def task(request: pytest.FixtureRequest) -> Task:
 
 def test_random_controls_for_ten_seconds_leave_every_model_finite(task: Task) -> None:
     steps = round(10.0 / task.model.opt.timestep)
-    actions = np.random.default_rng(1).uniform(-1, 1, (2, steps, task.model.nu))
+    actions = np.random.default_rng(1).uniform(task.action_low, task.action_high, (2, steps, task.model.nu))
     states, observations = play(task, actions)
     assert np.isfinite(states).all() and np.isfinite(observations).all()
     # MuJoCo resets a simulation that blew up, and its time with it.
@@ -92,10 +87,20 @@ def test_rewards_of_tensors_are_those_of_arrays(task: Task, dtype: torch.dtype) 
     np.testing.assert_allclose(task.reward(obs[0, 0], action[0, 0], obs[0, 0]), expected[0, 0])
 
 
-def test_every_motor_takes_controls_from_minus_one_to_one(task: Task) -> None:
-    np.testing.assert_array_equal(task.action_low, -np.ones(task.model.nu))
-    np.testing.assert_array_equal(task.action_high, np.ones(task.model.nu))
-    assert task.physics_steps == 1
+def test_every_motor_takes_controls_from_minus_one_to_one_and_every_position_those_of_its_range(task: Task) -> None:
+    if isinstance(task, HandReorient):
+        low, high = task.model.actuator_ctrlrange.T
+        joints = task.model.jnt_range[task.model.actuator_trnid[:, 0]]
+        np.testing.assert_allclose(np.stack((low, high), axis=-1), joints, atol=0.05)
+    else:
+        low, high = -np.ones(task.model.nu), np.ones(task.model.nu)
+    np.testing.assert_array_equal(task.action_low, low)
+    np.testing.assert_array_equal(task.action_high, high)
+    assert (task.resting_action >= low).all() and (task.resting_action <= high).all()
+
+
+def test_a_control_period_is_one_step_of_physics_but_two_of_the_hands_contacts(task: Task) -> None:
+    assert task.physics_steps == (2 if isinstance(task, HandReorient) else 1)
 
 
 # ---- cartpole ----------------------------------------------------------------------------------
@@ -216,171 +221,33 @@ def test_maze_walls_stop_the_agent_at_top_speed() -> None:
             assert not inside.all(axis=-1).any(), wall.name
 
 
-def test_maze_rewards_nothing_and_defines_no_success() -> None:
-    task = PointMassMaze()
+@pytest.mark.parametrize("kind", [PointMassBox, PointMassMaze])
+def test_exploration_rewards_nothing_and_succeeds_where_four_fifths_of_the_cells_were_visited(
+    kind: type[PointMass],
+) -> None:
+    task = kind()
     obs = np.ones((3, 4))
     assert (task.reward(obs, np.ones((3, 2)), obs) == 0.0).all()
-    assert task.success(obs) is None and task.episode_steps == 0
+    assert task.episode_steps == 0
+    free = task.free_cells()
+    run = np.zeros((int(free.sum()), 4))
+    run[:, :2] = (np.argwhere(free) + 0.5) * 0.1 - 1.0
+    enough = math.ceil(0.8 * len(run))
+    assert task.success(run[:enough]) is True
+    assert task.success(run[: enough - 1]) is False
+    assert task.success(run[:1]) is False
 
 
-# ---- humanoid ----------------------------------------------------------------------------------
-
-
-def test_humanoid_is_the_papers_size() -> None:
-    task = HumanoidGetup()
-    model = task.model
-    assert (model.nv, model.nu, task.observation_spec.size) == (27, 21, 34)
-    assert task.control_dt == model.opt.timestep == 0.008
-    assert mujoco.mj_getTotalmass(model) == pytest.approx(41.6, abs=0.1)
-    assert task.episode_steps * 20 * task.control_dt == pytest.approx(96.0)
-    gear = {model.actuator(i).name.removeprefix("right_"): int(model.actuator_gear[i, 0]) for i in range(model.nu)}
-    for name, expected in (
-        ("abdomen_x", 40),
-        ("hip_y", 120),
-        ("hip_x", 40),
-        ("knee", 80),
-        ("ankle_y", 20),
-        ("elbow", 40),
-    ):
-        assert gear[name] == expected
-
-
-def test_humanoid_mirrored_controls_give_mirrored_motion() -> None:
-    task = HumanoidGetup()
-    model = task.model
-    names = [model.actuator(i).name for i in range(model.nu)]
-    other_side = {"right": "left", "left": "right"}
-    swap = [names.index("_".join(other_side.get(part, part) for part in name.split("_"))) for name in names]
-    sign = np.array([-1.0 if n in ("abdomen_z", "abdomen_x") else 1.0 for n in names])
-    actions = np.random.default_rng(0).uniform(-1, 1, (1, 20, model.nu))
-    start = task.pack(0.0, np.array(model.qpos0), np.zeros(model.nv), np.empty(0))
-    data = mujoco.MjData(model)
-    seen = [
-        task.observe(rollout(model, data, start[None], controls)[1])[0]
-        for controls in (actions, (actions * sign)[..., swap])
-    ]
-    one, other = (task.observation_spec.view(obs) for obs in seen)
-    mirror = np.array([1.0, -1.0, 1.0])
-    np.testing.assert_allclose(one["neck_to_right_hand"], other["neck_to_left_hand"] * mirror, atol=1e-6)
-    np.testing.assert_allclose(one["hip_to_left_foot"], other["hip_to_right_foot"] * mirror, atol=1e-6)
-    np.testing.assert_allclose(one["foot_heights"], other["foot_heights"][..., ::-1], atol=1e-6)
-
-
-def test_humanoid_observes_what_the_papers_table_lists() -> None:
-    task = HumanoidGetup()
-    rng = np.random.default_rng(0)
-    actions = rng.uniform(-1, 1, (1, 60, 21))
-    state = play(task, actions)[0][0, -1]
-    model, data = task.model, mujoco.MjData(task.model)
-    mujoco.mj_setState(model, data, state, FULLPHYSICS)
-    mujoco.mj_forward(model, data)
-    obs = task.observation_spec.view(task.observe(np.array(data.sensordata)))
-    torso = data.body("torso")
-    turned = torso.xmat.reshape(3, 3)
-    close = np.testing.assert_allclose
-    close(obs["torso_direction"], turned[:, 0], atol=1e-9)
-    close(obs["torso_normal"], turned[:, 2], atol=1e-9)
-    for group, start, end in (
-        ("neck_to_right_hand", "neck", "right_hand"),
-        ("neck_to_left_hand", "neck", "left_hand"),
-        ("hip_to_right_foot", "right_hip", "right_foot"),
-        ("hip_to_left_foot", "left_hip", "left_foot"),
-    ):
-        vector = data.site(end).xpos - data.site(start).xpos
-        close(obs[group], vector / np.linalg.norm(vector), atol=1e-9)
-    close(obs["root_velocity"], data.qvel[:3], atol=1e-9)
-    close(obs["root_rotation"], turned @ data.qvel[3:6], atol=1e-9)
-    close(obs["root_height"], torso.xpos[2:], atol=1e-9)
-    close(
-        obs["hand_heights"],
-        [data.site("right_hand").xpos[2], data.site("left_hand").xpos[2]],
-    )
-    close(
-        obs["foot_heights"],
-        [data.site("right_foot").xpos[2], data.site("left_foot").xpos[2]],
-    )
-
-
-def test_humanoid_touch_is_half_where_the_feet_carry_it_and_none_in_the_air() -> None:
-    task = HumanoidGetup()
-    sensors = np.zeros(task.model.nsensordata)
-    sensors[6:18] = 1.0  # directions of some length
-    weight = mujoco.mj_getTotalmass(task.model) * 9.81
-    sensors[24:29] = [0.0, 0.0, 0.0, weight, 1e9]
-    touch = task.observation_spec.view(task.observe(sensors))["touch"]
-    np.testing.assert_allclose(touch, [0.0, 0.0, 0.0, 0.5, 1.0], atol=1e-6)
-
-
-def test_humanoid_starts_supine_and_nearly_still() -> None:
-    task = HumanoidGetup()
-    for seed in range(5):
-        _, observations = play(task, np.zeros((1, 25, 21)), seed)
-        view = task.observation_spec.view(observations[0])
-        assert view["torso_direction"][0, 2] > 0.95  # chest up
-        assert abs(view["torso_normal"][0, 2]) < 0.1  # lying
-        assert 0.06 < view["root_height"].min() and view["root_height"].max() < 0.15
-        assert np.abs(view["root_velocity"]).max() < 0.5
-
-
-def test_humanoid_stands_well_above_the_target() -> None:
-    task = HumanoidGetup()
-    data = mujoco.MjData(task.model)
-    mujoco.mj_forward(task.model, data)
-    standing = task.pack(0.0, np.array(task.model.qpos0), np.zeros(27), np.empty(0))
-    view = task.observation_spec.view(task.observe(task.sense(standing)))
-    assert view["root_height"][0] == pytest.approx(1.27)
-    soles = min(
-        float(data.geom(f"{side}_foot_{edge}").xpos[2] - task.model.geom(f"{side}_foot_{edge}").size[0])
-        for side in ("right", "left")
-        for edge in ("inner", "outer")
-    )
-    assert soles == pytest.approx(0.0, abs=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("height", "dense", "sparse"),
-    [
-        (0.1, 0.0, 0.0),
-        (0.5, 0.4, 0.0),
-        (1.1, 1.0, 0.0),
-        (1.1001, 1.0, 1.0),
-        (1.3, 1.0, 1.0),
-    ],
-)
-def test_humanoid_height_rewards_are_the_papers(height: float, dense: float, sparse: float) -> None:
-    obs = np.zeros(34)
-    obs[HumanoidGetup.observation_spec.slices["root_height"]] = height
-    rest = np.zeros(21)
-    assert HumanoidGetup().reward(obs, rest, obs) == pytest.approx(dense)
-    assert HumanoidGetupSparse().reward(obs, rest, obs) == pytest.approx(sparse)
-
-
-def test_humanoid_control_cost_is_force_squared_over_inertia() -> None:
-    task = HumanoidGetup()
-    model, data = task.model, mujoco.MjData(task.model)
-    mujoco.mj_forward(model, data)
-    inverse_mass = np.empty((27, 27))
-    mujoco.mj_solveM(model, data, inverse_mass, np.eye(27))
-    for motor in range(model.nu):
-        action = np.zeros(21)
-        action[motor] = -0.5
-        dof = model.jnt_dofadr[model.actuator_trnid[motor, 0]]
-        force = 0.5 * model.actuator_gear[motor, 0]
-        expected = task.CONTROL_WEIGHT * force**2 * inverse_mass[dof, dof]
-        assert task.control_cost(action) == pytest.approx(expected, rel=1e-6)
-
-
-def test_humanoid_full_random_control_costs_a_few_percent_of_the_reward() -> None:
-    cost = HumanoidGetup().control_cost(np.random.default_rng(0).uniform(-1, 1, (1000, 21))).mean()
-    assert 0.01 < cost < 0.05
-
-
-def test_humanoid_success_is_standing_through_the_last_second() -> None:
-    task = HumanoidGetup()
-    run = np.zeros((200, 34))
-    height = run[:, task.observation_spec.slices["root_height"]]
-    height[75:] = 1.0
-    assert task.success(run) is True
-    assert task.success(run[-124:]) is None
-    height[150] = 0.99
-    assert task.success(run) is False
+def test_box_is_the_mazes_arena_without_its_inner_walls() -> None:
+    box, maze = PointMassBox(), PointMassMaze()
+    names = [{task.model.geom(i).name for i in range(task.model.ngeom)} for task in (box, maze)]
+    assert names[0] == {"floor", "agent", "wall_west", "wall_east", "wall_south", "wall_north"}
+    assert names[1] - names[0] == {f"wall_{i}" for i in range(1, 8)}
+    free = box.free_cells(50)
+    assert box.free_cells(20).all() and free[2:-2, 2:-2].all() and not free[0].any()
+    for cells in (8, 20, 25, 50):
+        assert (box.free_cells(cells) == box.free_cells(cells)[::-1, ::-1]).all(), "no side is another's better"
+    assert (maze.reset(np.random.default_rng(2)) == box.reset(np.random.default_rng(2))).all()
+    # Straight to the far corner, which the maze forbids, and no further.
+    (way,), _ = play(box, np.ones((1, 150, 2)))
+    assert (way[-1, 1:3] > 0.93).all() and way[:, 1:3].max() < 1.0

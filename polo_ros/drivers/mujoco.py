@@ -20,8 +20,8 @@ _DIVERGED = {
 class MujocoDriver(Driver):
     """Simulates one control period at every write.
 
-    Episode k of a seed always begins in the same state. The time goes on through resets and reconnections,
-    since it is the session's clock.
+    Episode k of a seed always begins in the same state, and its world draws the same disturbances. The time goes on
+    through resets and reconnections, since it is the session's clock.
     """
 
     simulated = True
@@ -31,6 +31,9 @@ class MujocoDriver(Driver):
         self._data: mujoco.MjData | None = None
         self._time = 0.0  # s, at the last good state
         self._diverged = ""
+        self._episode = self._step = 0
+        # Most worlds do nothing of their own accord, and asking them costs more than a small model's physics.
+        self._disturbed = type(task).disturb is not Task.disturb
 
     def connect(self) -> None:
         """Make the simulation and start episode 0."""
@@ -60,6 +63,9 @@ class MujocoDriver(Driver):
         self._diverged = self._divergence(data)
         self._healthy()
         self._time = float(data.time)
+        self._step += 1
+        if self._disturbed:
+            self._disturb(data)
 
     def stop(self) -> None:
         """Zero control; the simulation stands still until the next write."""
@@ -82,6 +88,17 @@ class MujocoDriver(Driver):
         mujoco.mj_setState(self.task.model, data, state, FULLPHYSICS)
         data.time = self._time
         self._diverged = ""
+        self._episode, self._step = episode, 0
+
+    def _disturb(self, data: mujoco.MjData) -> None:
+        """What happens in the world besides physics, at the end of a control period."""
+        state = np.empty(self.task.nstate)
+        mujoco.mj_getState(self.task.model, data, state, FULLPHYSICS)
+        rng = generator(self.seed, Stream.WORLD, self._episode << 32 | self._step)
+        changed = self.task.disturb(state, self._step, rng)
+        if changed is not None:
+            mujoco.mj_setState(self.task.model, data, changed, FULLPHYSICS)
+            data.time = self._time
 
     def _connected(self) -> mujoco.MjData:
         if self._data is None:

@@ -25,9 +25,26 @@ class ObservationView(Protocol):
 
 @dataclass(frozen=True)
 class ObservationSpec:
-    """Names and sizes of the groups that make up an observation vector, in order."""
+    """Names and sizes of the groups that make up an observation vector, in order.
+
+    Attributes:
+        groups: Name and number of entries of each.
+        scales: Name and usual magnitude, in its own unit, of groups that a learned function is to see divided by it.
+            A group without one is standardised by statistics of the data, which change while a robot learns.
+    """
 
     groups: tuple[tuple[str, int], ...]
+    scales: tuple[tuple[str, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        sizes = dict(self.groups)
+        if len(sizes) != len(self.groups):
+            raise ValueError(f"observation groups {[name for name, _ in self.groups]} are not distinct")
+        for name, scale in self.scales:
+            if name not in sizes:
+                raise ValueError(f"a scale is given for unknown observation group '{name}'; groups: {', '.join(sizes)}")
+            if not 0.0 < scale < np.inf:
+                raise ValueError(f"scale {scale} of observation group '{name}' is not above 0")
 
     @cached_property
     def slices(self) -> Mapping[str, slice]:
@@ -43,6 +60,25 @@ class ObservationSpec:
     def size(self) -> int:
         """Length of the vector, nobs."""
         return sum(size for _, size in self.groups)
+
+    @cached_property
+    def scale(self) -> FloatArray:
+        """Scale of each entry, (nobs,); nan where none is given."""
+        known = dict(self.scales)
+        return np.concatenate([np.full(size, known.get(name, np.nan)) for name, size in self.groups])
+
+    def mask(self, names: str) -> npt.NDArray[np.bool_]:
+        """Which entries belong to the groups `names`, separated by commas, (nobs,); empty: all do.
+
+        Raises:
+            ValueError: An unknown group.
+        """
+        chosen = np.zeros(self.size, bool)
+        for name in names.split(",") if names else self.slices:
+            if name.strip() not in self.slices:
+                raise ValueError(f"unknown observation group '{name.strip()}'; groups: {', '.join(self.slices)}")
+            chosen[self.slices[name.strip()]] = True
+        return chosen
 
     def view(self, obs: Any) -> ObservationView:
         """Read groups of `obs` (..., nobs), a numpy array or a torch tensor, by name."""
@@ -108,6 +144,18 @@ class Task(abc.ABC):
         """Whether obs (..., nobs) is terminal, (...,) bool; by default never."""
         return obs[..., 0] != obs[..., 0]
 
+    def disturb(self, state: FloatArray, episode_step: int, rng: np.random.Generator) -> FloatArray | None:
+        """What happens in the world that no planner foresees: a changed state, or None for none.
+
+        A simulated world calls it at the end of every control period; rollouts never do.
+
+        Args:
+            state: Physics state (nstate,) that the period ended in; not to be written to. The time stays as it is.
+            episode_step: Control periods since the episode began, from 1.
+            rng: Made anew for every period from the session's seed, the episode and `episode_step`.
+        """
+        return None
+
     def success(self, observations: FloatArray) -> bool | None:
         """Whether a run with these observations (T, nobs) did the task; None: not defined."""
         return None
@@ -145,7 +193,7 @@ class Task(abc.ABC):
 
     @cached_property
     def resting_action(self) -> FloatArray:
-        """Zero control, or the nearest that is in range, (nu,)."""
+        """What holds the robot at rest, (nu,): zero control, or the nearest that is in range."""
         return np.clip(np.zeros(self.model.nu), self.action_low, self.action_high)
 
     @cached_property

@@ -67,6 +67,9 @@ def _check(name: str, task: object) -> None:
             f"task '{name}': observe gives shape {observation.shape}, "
             f"observation_spec says ({task.observation_spec.size},)"
         )
+    disturbed = task.disturb(state.copy(), 1, np.random.default_rng(0))
+    if disturbed is not None and disturbed.shape != (task.nstate,):
+        raise PluginError(f"task '{name}': disturb gives shape {disturbed.shape}, expected ({task.nstate},)")
     for batch in ((), (2,), (2, 3)):  # the bridge's, a replay buffer's, a planner's
         obs = np.broadcast_to(observation, (*batch, *observation.shape)).copy()
         action = np.broadcast_to(task.resting_action, (*batch, task.model.nu)).copy()
