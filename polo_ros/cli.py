@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from polo_ros import __version__, drivers, tasks
 from polo_ros.process import prepare
@@ -28,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _add_lists(commands)
     _add_parameters(commands)
     _add_bench(commands)
+    _add_reproduce(commands)
     add_bag_commands(commands)
     commands.add_parser("launch", help="start a session: polo launch sim task:=NAME")
     options = parser.parse_args(arguments)
@@ -172,6 +174,79 @@ def _bench(options: argparse.Namespace) -> int:
         for row in rows:
             print("  ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))
     return 0
+
+
+def _add_reproduce(commands: Any) -> None:
+    parser = commands.add_parser("reproduce", help="run an experiment of a paper and say which of its claims hold")
+    parser.add_argument("name", nargs="?", default="", help="experiment; without one, they are listed")
+    parser.add_argument("--seeds", type=int, default=0, help="number of seeds; 0: the experiment's own")
+    parser.add_argument("--budget", choices=["full", "small"], default="full", help="small: minutes, to see it work")
+    parser.add_argument("--jobs", type=int, default=0, help="trials at a time; 0: one a core")
+    parser.add_argument("--folder", default="", help="where it works (default: runs/reproduce/NAME-BUDGET)")
+    parser.add_argument("--json", action="store_true", help="print results.json instead of the claims")
+    parser.set_defaults(run=_reproduce)
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    from polo_ros.experiments import registry
+    from polo_ros.experiments.runner import reproduce
+
+    if not options.name:
+        for name in registry.names():
+            experiment = registry.get(name)
+            print(f"{name:18s} {experiment.paper:18s} {experiment.question}")
+        return 0
+    experiment = registry.get(options.name)
+    folder = Path(options.folder or f"runs/reproduce/{experiment.name}-{options.budget}")
+    results = reproduce(
+        experiment,
+        budget=options.budget,
+        seeds=options.seeds or experiment.default_seeds,
+        folder=folder,
+        store=folder.parent / "trials",
+        jobs=options.jobs,
+        report=Progress(sys.stderr),
+    )
+    if options.json:
+        print(json.dumps(results, indent=2))
+        return 0
+    for claim in results["claims"]:
+        print(f"{'holds' if claim['holds'] else 'does not hold':14s} {claim['claim']}")
+        for figure, value in claim["figures"].items():
+            print(f"{'':14s}   {figure}: {_shown(value)}")
+    print(f"{results['cpu_core_hours']:.2f} core-hours; {folder}/results.json, {folder}/figure.png")
+    return 0
+
+
+class Progress:
+    """Lines of progress on a stream: each trial's own line now and then, everything else at once."""
+
+    PERIOD = 10.0  # s between two lines of one trial that is under way
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._last: dict[str, float] = {}
+
+    def __call__(self, line: str) -> None:
+        """Print `line`, or leave it out."""
+        name, _, words = line.partition(":")
+        now = time.monotonic()
+        if "%" in words and now - self._last.get(name, 0.0) < self.PERIOD:
+            return
+        if words.strip() == "starts":
+            return
+        self._last[name] = now
+        print(line, file=self._stream, flush=True)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    if isinstance(value, list):
+        return ", ".join(_shown(inner) for inner in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_shown(inner)}" for key, inner in value.items())
+    return str(value)
 
 
 def _print(figures: dict[str, object], as_json: bool) -> None:

@@ -12,14 +12,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from learning_fakes import CartTask, FencedCartTask, LinearDynamics, wander
 
+from polo_ros.learning import polo_learner
 from polo_ros.learning.checkpoint import CheckpointError, previous
 from polo_ros.learning.polo_learner import LearnerConfig, LearnerMetrics, PoloLearner, TargetNoise
 from polo_ros.learning.targets import TargetConfig
 from polo_ros.learning.value_ensemble import ValueConfig, ValueFunction, shapes
 from polo_ros.learning.weights import decode, digest
 from polo_ros.replay.transition import Transition
+from polo_ros.tasks.base import ObservationSpec
 
 LEARNER = LearnerConfig(update_every=8, gradient_steps=6, batch_size=5, capacity=40, min_transitions=4)
 TARGETS = TargetConfig(horizon=4, rollouts=5)
@@ -39,6 +42,11 @@ def feed(learner: PoloLearner, transitions: list[Transition]) -> list[LearnerMet
         if learner.due(transition.step):
             metrics.append(learner.update())
     return metrics
+
+
+def learned(learner: PoloLearner) -> str:
+    """Digest of what a learner has learned."""
+    return digest(learner.weights().encode())
 
 
 def learned_digest() -> str:
@@ -159,11 +167,14 @@ def test_a_constant_reward_is_worth_what_the_geometric_series_says() -> None:
         value=ValueConfig(members=4, sigma=0.01, prior_scale=0.5),
     )
     transitions = wander(task, 400)
+    seen = torch.tensor(np.array([t.observation for t in transitions]), dtype=torch.float32)
+    with torch.no_grad():
+        of_priors = float(learner.ensemble(seen).std(dim=0, correction=0).mean())
     metrics = feed(learner, transitions)
     # 2 / (1 - 0.9)
     assert metrics[-1].value_mean == pytest.approx(20.0, rel=0.03)
     assert metrics[-1].target_mean == pytest.approx(20.0, rel=0.03)
-    assert metrics[-1].value_spread < 0.2 * metrics[0].value_spread
+    assert metrics[-1].value_spread < 0.1 * of_priors
     value = ValueFunction(learner.value_config, learner.weights().arrays)
     visited = np.array([t.observation for t in transitions])
     np.testing.assert_allclose(value.values(visited).mean(axis=0), 20.0, rtol=0.15)
@@ -311,13 +322,89 @@ def test_normalisation_stands_still_after_its_transitions_while_the_range_goes_o
     seen = np.array([t.observation for t in transitions], np.float32)
     np.testing.assert_array_equal(late["data_low"], seen.min(axis=0))
     np.testing.assert_array_equal(late["data_high"], seen.max(axis=0))
-    # One imaginary observation at 0 with variance 1 is counted in.
+    # A hundred imaginary observations of mean 0 and variance 1 are counted in.
     first = np.array([t.observation for t in transitions[:16]])
-    both = np.vstack([first, np.zeros(2)])
+    both = np.vstack([first, np.zeros((100, 2))])
     np.testing.assert_allclose(late["obs_mean"], both.mean(axis=0), rtol=1e-5)
-    np.testing.assert_allclose(late["obs_std"], np.sqrt(both.var(axis=0) + 1.0 / 17.0), rtol=1e-5)
+    np.testing.assert_allclose(late["obs_std"], np.sqrt(both.var(axis=0) + 100.0 / 116.0), rtol=1e-5)
 
 
 def test_a_negative_seed_is_refused() -> None:
     with pytest.raises(ValueError, match="seed = -1 is below its minimum 0"):
         make(seed=-1)
+
+
+def test_a_scaled_observation_is_divided_by_its_scale_at_all_times() -> None:
+    task = CartTask()
+    task.observation_spec = ObservationSpec(task.observation_spec.groups, scales=(("velocity", 4.0),))
+    learner = make(task=task)
+    feed(learner, wander(CartTask(), 24))
+    arrays = learner.weights().arrays
+    assert arrays["obs_mean"][1] == 0.0 and arrays["obs_std"][1] == 4.0
+    assert arrays["obs_mean"][0] != 0.0
+
+
+def test_a_value_of_chosen_inputs_does_not_see_the_others() -> None:
+    config = ValueConfig(members=3, hidden=8, inputs="position")
+    learner = make(value=config)
+    feed(learner, wander(CartTask(), 24))
+    arrays = learner.weights().arrays
+    value = ValueFunction(config, decode(learner.weights().encode(), shapes(config, 2)))
+    still, moving, elsewhere = (value.values(np.array([obs])) for obs in ([0.3, 0.0], [0.3, 9.0], [0.5, 0.0]))
+    np.testing.assert_allclose(still, moving, rtol=1e-4)
+    assert np.abs(still - elsewhere).max() > 1e-3
+    # What is no input cannot leave the range of the data either.
+    assert arrays["data_low"][1] < -1e9 and arrays["data_high"][1] > 1e9
+    with pytest.raises(ValueError, match="unknown observation group 'speed'; groups: position, velocity"):
+        make(value=ValueConfig(inputs="position, speed"))
+
+
+def test_an_empty_buffer_is_said_and_learned_from_later() -> None:
+    learner = make()
+    assert "0 transitions, fewer than min_transitions" in learner.update().message
+    assert math.isfinite(feed(learner, wander(CartTask(), 16))[-1].value_loss)
+
+
+def test_a_buffer_of_one_state_is_learned_from() -> None:
+    learner = make(replace(LEARNER, min_transitions=1))
+    learner.observe(wander(CartTask(), 1)[0])
+    metrics = learner.update()
+    assert metrics.message == "" and math.isfinite(metrics.value_loss)
+    decode(learner.weights().encode(), shapes(learner.value_config, 2))
+
+
+def test_targets_that_are_not_numbers_are_said_and_not_fitted() -> None:
+    learner = make()
+    feed(learner, wander(CartTask(), 16))
+    before = learner.weights().arrays
+    learner.ensemble._prior[0][0][0, 0, 0] = math.nan  # of one member: the others do not go on alone
+    metrics = learner.update()
+    assert "targets are not finite" in metrics.message and math.isnan(metrics.value_loss)
+    after = learner.weights().arrays
+    for name in before:
+        if name.startswith("learned"):
+            np.testing.assert_array_equal(before[name], after[name])
+
+
+def test_a_fit_that_fails_leaves_the_weights_and_the_next_one_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    spoiled, sound = make(), make()
+    transitions = wander(CartTask(), 40)
+    for learner in (spoiled, sound):
+        feed(learner, transitions[:24])
+    before = spoiled.weights().arrays
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            polo_learner, "regression_loss", lambda p, t, w, c, n: ((p * math.nan).sum(), (p - t).square().mean())
+        )
+        metrics = spoiled.update()
+    assert "the fit gave weights that are not finite" in metrics.message and math.isnan(metrics.value_loss)
+    after = spoiled.weights().arrays
+    for name in before:
+        if name.startswith("learned"):
+            np.testing.assert_array_equal(before[name], after[name])
+    # Adam's moments are what they were too: the next fit is the one that a sound learner makes.
+    sound.updates += 1
+    sound.version += 1
+    for learner in (spoiled, sound):
+        feed(learner, transitions[24:])
+    assert learned(spoiled) == learned(sound)

@@ -15,7 +15,7 @@ from polo_ros.learning.value_function import KIND, ValueConfig, ValueFunction, s
 from polo_ros.learning.weights import Arrays, decode
 from polo_ros.planners.base import PlanResult
 from polo_ros.planners.mppi import Mppi, MppiConfig
-from polo_ros.planners.objective import Objective
+from polo_ros.planners.objective import Objective, ObjectiveConfig
 from polo_ros.safety.timeline import TimedPlan
 from polo_ros.seeding import Stream, sequence
 from polo_ros.tasks.base import FloatArray, Task
@@ -26,6 +26,7 @@ class PoloConfig(Config):
     """Settings of the agent; the names of its parts prefix the parameters, `mppi.rollouts`."""
 
     mppi: MppiConfig = field(default_factory=MppiConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     value: ValueConfig = field(default_factory=ValueConfig)
     targets: TargetConfig = field(default_factory=TargetConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
@@ -50,10 +51,11 @@ class PoloPlanner:
         self.config = config
         self.seed = seed
         self.weights_version = 0
-        self._objective = Objective(task)
+        self._objective = Objective(task, config=config.objective)
         self._dynamics = dynamics
         self._mppi = Mppi(task, dynamics, self._objective, config.mppi)
         self._arrays: Arrays | None = None
+        self._value: ValueFunction | None = None
         self._shapes = shapes(config.value, task.observation_spec.size)
         self._episode = -1
         self._first_step = 0
@@ -72,15 +74,21 @@ class PoloPlanner:
     def use_weights(self, arrays: Arrays, version: int) -> None:
         """Plan with checked weights from the next plan on."""
         self._arrays = arrays
-        self._objective.value = ValueFunction(self.config.value, arrays)
+        self._value = self._objective.value = ValueFunction(self.config.value, arrays)
         self.weights_version = version
+
+    @property
+    def value(self) -> ValueFunction | None:
+        """The learned value in use; None before the first weights."""
+        return self._value
 
     def configure(self, config: PoloConfig) -> None:
         """Take changed settings from the next plan on; the warm start stays."""
         self.config = config
         self._mppi.config = config.mppi
+        self._objective.config = config.objective
         if self._arrays is not None:
-            self._objective.value = ValueFunction(config.value, self._arrays)
+            self._value = self._objective.value = ValueFunction(config.value, self._arrays)
 
     def plan(
         self, state: FloatArray, state_step: int, first_step: int, episode: int, deadline: float = math.inf

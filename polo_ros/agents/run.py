@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from polo_ros.learning.polo_learner import LearnerMetrics, PoloLearner
 from polo_ros.planners.base import PlanResult
 from polo_ros.replay.transition import Transition
 from polo_ros.session.config import BridgeConfig
-from polo_ros.session.loop import RobotLoop
+from polo_ros.session.loop import RobotLoop, Sample
 from polo_ros.tasks.base import FloatArray, Task
 
 
@@ -68,6 +69,128 @@ class RunResult:
         }
 
 
+class PoloRun:
+    """The agent with its robot and its learner, to be run for some steps at a time.
+
+    Args:
+        task: What to do.
+        config: Settings of the agent.
+        seed: Of everything random.
+        threads: Rollout threads; 0: one a core.
+        learn: Whether the value is learned; without it this is plain MPC, unless `weights` are given.
+        weights: A learned value to plan with from the start, as `Weights.encode` made it.
+
+    Raises:
+        WeightsError: `weights` do not fit.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        config: PoloConfig,
+        *,
+        seed: int,
+        threads: int = 0,
+        learn: bool = True,
+        weights: bytes | None = None,
+    ) -> None:
+        self.task = task
+        self.driver = MujocoDriver(task, seed)
+        self.dynamics = MujocoDynamics(task, threads)
+        self.planner = PoloPlanner(task, self.dynamics, config, seed)
+        if weights is not None:
+            self.planner.use_weights(self.planner.check_weights(weights), version=0)
+        self.learner = (
+            PoloLearner(
+                task, self.dynamics, value=config.value, targets=config.targets, learner=config.learner, seed=seed
+            )
+            if learn
+            else None
+        )
+        # In lockstep every plan is of this very period: no age to speak of.
+        self._loop = RobotLoop(task, self.driver, BridgeConfig().max_plan_age)
+        self._sample: Sample | None = None
+        self.driver.connect()
+
+    def go(self, steps: int, watch: Callable[[Transition, PlanResult], None] | None = None) -> RunResult:
+        """Act and learn for `steps` control periods more: POLO's Algorithm 1.
+
+        Args:
+            steps: Control periods.
+            watch: Called after every control period.
+        """
+        result = RunResult()
+        loop, planner, learner = self._loop, self.planner, self.learner
+        began = time.perf_counter()
+        if self._sample is None:
+            loop.start()
+            self._sample = loop.sense()
+        for _ in range(steps):
+            sample = self._sample
+            started = time.perf_counter()
+            plan, found = planner.plan(sample.state, sample.step, sample.step, sample.episode)
+            result.plan_ms.append(1e3 * (time.perf_counter() - started))
+            loop.offer(plan, planner.weights_version)
+            transition, self._sample = loop.act(sample)
+            result.transitions.append(transition)
+            if learner is not None:
+                learner.observe(transition)
+                if learner.due(transition.step):
+                    result.updates.append(learner.update())
+                    self._publish(learner)
+            if watch is not None:
+                watch(transition, found)
+        result.wall_s = time.perf_counter() - began
+        return result
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint from which `restore` goes on as if nothing had been; only between two episodes.
+
+        Raises:
+            RuntimeError: Nothing is learned, or an episode is under way: its warm start is not kept.
+        """
+        if self.learner is None or self._sample is None or self._sample.episode_step:
+            raise RuntimeError("a run can be saved only between two episodes, and only if it learns")
+        self.learner.save(path)
+
+    def restore(self, path: Path, episodes: FloatArray) -> int:
+        """Go on from a checkpoint.
+
+        Args:
+            path: What `save` wrote.
+            episodes: Number of the episode of each control period up to the checkpoint, or further, (T,).
+
+        Returns:
+            Control periods that lie behind the checkpoint.
+
+        Raises:
+            What PoloLearner.restore raises.
+        """
+        if self.learner is None:
+            raise RuntimeError("a run that does not learn has no checkpoint")
+        self.learner.restore(path)
+        self._publish(self.learner)
+        steps = self.learner.last_step + 1
+        self._loop.start(steps, int(episodes[steps - 1]) + 1)
+        self._sample = self._loop.sense()
+        return steps
+
+    def close(self) -> None:
+        """Let go of robot and threads."""
+        self.driver.close()
+        self.dynamics.close()
+
+    def __enter__(self) -> PoloRun:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _publish(self, learner: PoloLearner) -> None:
+        weights = learner.weights()
+        self.planner.use_weights(self.planner.check_weights(weights.encode()), weights.version)
+
+
 def run_polo(
     task: Task,
     config: PoloConfig,
@@ -76,52 +199,9 @@ def run_polo(
     seed: int,
     threads: int = 0,
     learn: bool = True,
+    weights: bytes | None = None,
     watch: Callable[[Transition, PlanResult], None] | None = None,
 ) -> RunResult:
-    """Act and learn for `steps` control periods: POLO's Algorithm 1.
-
-    Args:
-        task: What to do.
-        config: Settings of the agent.
-        steps: Control periods.
-        seed: Of everything random.
-        threads: Rollout threads; 0: one a core.
-        learn: Whether the value is learned; without it this is plain MPC.
-        watch: Called after every control period.
-    """
-    result = RunResult()
-    driver = MujocoDriver(task, seed)
-    dynamics = MujocoDynamics(task, threads)
-    planner = PoloPlanner(task, dynamics, config, seed)
-    learner = (
-        PoloLearner(task, dynamics, value=config.value, targets=config.targets, learner=config.learner, seed=seed)
-        if learn
-        else None
-    )
-    # In lockstep every plan is of this very period: no age to speak of.
-    loop = RobotLoop(task, driver, BridgeConfig().max_plan_age)
-    driver.connect()
-    began = time.perf_counter()
-    try:
-        loop.start()
-        sample = loop.sense()
-        for _ in range(steps):
-            started = time.perf_counter()
-            plan, found = planner.plan(sample.state, sample.step, sample.step, sample.episode)
-            result.plan_ms.append(1e3 * (time.perf_counter() - started))
-            loop.offer(plan, planner.weights_version)
-            transition, sample = loop.act(sample)
-            result.transitions.append(transition)
-            if learner is not None:
-                learner.observe(transition)
-                if learner.due(transition.step):
-                    result.updates.append(learner.update())
-                    weights = learner.weights()
-                    planner.use_weights(planner.check_weights(weights.encode()), weights.version)
-            if watch is not None:
-                watch(transition, found)
-    finally:
-        driver.close()
-        dynamics.close()
-    result.wall_s = time.perf_counter() - began
-    return result
+    """A whole run; arguments as of PoloRun and `PoloRun.go`."""
+    with PoloRun(task, config, seed=seed, threads=threads, learn=learn, weights=weights) as run:
+        return run.go(steps, watch)

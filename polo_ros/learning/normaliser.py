@@ -7,26 +7,44 @@ import numpy.typing as npt
 
 from polo_ros.tasks.base import FloatArray
 
+# Statistics of an entry that is no input: it becomes as good as 0, and no value is outside its range.
+_UNUSED_STD = 1e9
+_UNUSED_RANGE = 1e30
+
 
 class Normaliser:
     """Mean, standard deviation and range of the observations seen so far (Welford's recursion).
 
-    One imaginary observation at 0 with variance 1 in each entry is counted in, so that an entry that
-    has not moved yet is not blown up. Mean and deviation stand still after `freeze_after` observations:
-    they are inputs of the randomised prior functions, which are to stay fixed functions. The range goes on.
+    Entries with a scale of their own have mean 0 and that deviation at all times. For the others IMAGINARY
+    observations of mean 0 and variance 1 are counted in, so that an entry that has not moved yet is not
+    blown up. Mean and deviation stand still after `freeze_after` observations: they are inputs of the
+    randomised prior functions, which are to stay fixed functions. The range goes on.
 
     Args:
         nobs: Entries of an observation.
         freeze_after: Observations that mean and deviation are taken over.
+        scale: (nobs,) fixed deviations; nan: from the data. None: all from the data.
+        used: (nobs,) which entries are inputs; None: all.
     """
 
-    def __init__(self, nobs: int, freeze_after: int) -> None:
+    IMAGINARY = 100.0
+
+    def __init__(
+        self,
+        nobs: int,
+        freeze_after: int,
+        scale: FloatArray | None = None,
+        used: npt.NDArray[np.bool_] | None = None,
+    ) -> None:
         self.freeze_after = freeze_after
         self.count = 0
         self._mean = np.zeros(nobs)
         self._squares = np.zeros(nobs)  # sum of squared deviations from the mean
         self._low = np.full(nobs, np.inf)
         self._high = np.full(nobs, -np.inf)
+        self._scale = np.full(nobs, np.nan) if scale is None else scale
+        self._fixed = np.isfinite(self._scale)
+        self._unused = np.zeros(nobs, bool) if used is None else ~used
 
     def add(self, observation: FloatArray) -> None:
         """Take in one observation (nobs,)."""
@@ -42,24 +60,25 @@ class Normaliser:
     @property
     def mean(self) -> FloatArray:
         """(nobs,)."""
-        return self._mean * (self.count / (self.count + 1.0))
+        return np.where(self._fixed | self._unused, 0.0, self._mean * (self.count / (self.count + self.IMAGINARY)))
 
     @property
     def std(self) -> FloatArray:
         """(nobs,), above zero."""
-        total = self.count + 1.0
-        between = np.square(self._mean) * (self.count / total)
-        return np.asarray(np.sqrt((self._squares + 1.0 + between) / total))
+        total = self.count + self.IMAGINARY
+        between = self.IMAGINARY * np.square(self._mean) * (self.count / total)
+        std = np.where(self._fixed, self._scale, np.sqrt((self._squares + self.IMAGINARY + between) / total))
+        return np.where(self._unused, _UNUSED_STD, std)
 
     @property
     def low(self) -> FloatArray:
         """Lowest entries seen, (nobs,); zeros before the first observation."""
-        return np.where(np.isfinite(self._low), self._low, 0.0)
+        return np.where(self._unused, -_UNUSED_RANGE, np.where(np.isfinite(self._low), self._low, 0.0))
 
     @property
     def high(self) -> FloatArray:
         """Highest entries seen, (nobs,); zeros before the first observation."""
-        return np.where(np.isfinite(self._high), self._high, 0.0)
+        return np.where(self._unused, _UNUSED_RANGE, np.where(np.isfinite(self._high), self._high, 0.0))
 
     def arrays(self) -> dict[str, npt.NDArray[np.float64]]:
         """Everything that `load` needs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from dataclasses import dataclass
@@ -94,7 +95,12 @@ class PoloLearner:
         self.ensemble = ValueEnsemble(
             self.value_config, nobs, self.value_config.value_scale(task.discount), generator(seed, Stream.WEIGHTS)
         )
-        self._normaliser = Normaliser(nobs, self.config.normaliser_transitions)
+        self._normaliser = Normaliser(
+            nobs,
+            self.config.normaliser_transitions,
+            task.observation_spec.scale,
+            task.observation_spec.mask(self.value_config.inputs),
+        )
         self._planner = TargetPlanner(task, dynamics, self.target_config)
         self._optimiser = torch.optim.Adam(self.ensemble.parameters(), lr=self.config.learning_rate)
         self._noise = TargetNoise(seed, self.value_config.members)
@@ -137,8 +143,8 @@ class PoloLearner:
     def update(self) -> LearnerMetrics:
         """Plan targets and regress on them (lines 6 to 9); always makes the version that the schedule names.
 
-        Before `min_transitions`, and where the model diverges from every state drawn, the weights stay
-        as they are and the message says so.
+        Before `min_transitions`, where the model diverges from every state drawn, and where targets or fit are not
+        finite, the weights stay as they are and the message says so.
         """
         version = (self.last_step + 1) // self.config.update_every
         self.updates_skipped += max(0, version - self.version - 1) if self.version else 0
@@ -225,8 +231,12 @@ class PoloLearner:
             values = values + prior_last[:, pick]
             return (returns[pick] + discounts[pick] * values).amax(dim=-1)
 
-        everything = torch.arange(rows)
-        before = targets(everything)
+        before = targets(torch.arange(rows))
+        if not bool(torch.isfinite(before).all()):
+            found = f"{int((~torch.isfinite(before)).sum())} of {before.numel()} targets are not finite"
+            return _Fit(message=f"{found}: nothing was fitted", target_ms=target_ms)
+        kept_parameters = [parameter.detach().clone() for parameter in ensemble.parameters()]
+        kept_moments = copy.deepcopy(self._optimiser.state_dict())
         order = np.concatenate([rng.permutation(rows) for _ in range(-(-wanted // rows))])[:wanted]
         losses = 0.0
         for pick in torch.tensor(order).view(config.gradient_steps, config.batch_size):
@@ -239,6 +249,12 @@ class PoloLearner:
             torch.autograd.backward(loss)
             self._optimiser.step()
             losses += float(error.detach())
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in ensemble.parameters()):
+            with torch.no_grad():
+                for parameter, value in zip(ensemble.parameters(), kept_parameters, strict=True):
+                    parameter.copy_(value)
+            self._optimiser.load_state_dict(kept_moments)
+            return _Fit(message="the fit gave weights that are not finite: the ones before stay", target_ms=target_ms)
         with torch.no_grad():
             values = scale * (ensemble.learned(z) + prior)
         return _Fit(

@@ -25,8 +25,8 @@ class ValueEnsemble(torch.nn.Module):
     """V_k(s) = value_scale (f_k(z) + prior_scale p_k(z)), z the normalised observation, k = 1 .. K.
 
     Prior of the parameters, eq. 5's P(theta): a weight is N(0, lambda / fan-in), a bias N(0, lambda).
-    p_k is a network drawn from it and never trained. f_k is trained and starts with an output layer of
-    zeros, so that before any data V_k is the prior function itself.
+    p_k is a network drawn from it and never trained. f_k is trained; it starts as another draw whose output layer
+    is zero, so that before any data V_k is the prior function itself.
 
     All members run as one batched matrix product a layer.
 
@@ -56,12 +56,13 @@ class ValueEnsemble(torch.nn.Module):
             weight_shape, bias_shape = (config.members, inputs, outputs), (config.members, 1, outputs)
             prior_weight = rng.standard_normal(weight_shape) * (deviation / np.sqrt(inputs))
             prior_bias = rng.standard_normal(bias_shape) * deviation
-            start = rng.standard_normal(weight_shape) / np.sqrt(inputs)
+            start = rng.standard_normal(weight_shape) * (deviation / np.sqrt(inputs))
+            start_bias = rng.standard_normal(bias_shape) * deviation
             if index == len(self._sizes) - 1:
-                start[:] = 0.0
+                start[:] = start_bias[:] = 0.0
             self._prior.append((_tensor(prior_weight), _tensor(prior_bias)))
             self._weight.append(torch.nn.Parameter(_tensor(start)))
-            self._bias.append(torch.nn.Parameter(torch.zeros(bias_shape)))
+            self._bias.append(torch.nn.Parameter(_tensor(start_bias)))
         self.obs_mean = torch.zeros(nobs)
         self.obs_std = torch.ones(nobs)
 

@@ -9,8 +9,16 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from polo_ros.config import Config, option
 from polo_ros.dynamics.base import Rollouts
 from polo_ros.tasks.base import FloatArray, Task
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig(Config):
+    """What a plan is judged by."""
+
+    rewards: bool = option(True, "count rewards before the horizon; false: the learned value alone judges", live=True)
 
 
 @dataclass(frozen=True)
@@ -56,9 +64,10 @@ class Objective:
     `value` is swapped by assignment, between two plans; None plans on rewards alone.
     """
 
-    def __init__(self, task: Task, value: TerminalValue | None = None) -> None:
+    def __init__(self, task: Task, value: TerminalValue | None = None, config: ObjectiveConfig | None = None) -> None:
         self.task = task
         self.value = value
+        self.config = config or ObjectiveConfig()
         self._terminates = type(task).terminated is not Task.terminated
         self._discounts = np.ones(1)
 
@@ -89,7 +98,7 @@ class Objective:
         a plan must have in common, or their scores could not be compared.
         """
         whole = parts[0] if len(parts) == 1 else _joined(parts)
-        score = whole.reward
+        score = whole.reward if self.config.rewards else np.zeros_like(whole.reward)
         spread = gate = 0.0
         if self.value is not None:
             estimate = self.value.estimate(whole.terminal)

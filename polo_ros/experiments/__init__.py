@@ -1,0 +1,1 @@
+"""The papers' figures and claims, one command each: `polo reproduce NAME`."""

@@ -1,0 +1,167 @@
+"""Jobs of the POLO experiments: learning, which can be interrupted, and acting with what was learned.
+
+Settings of both: `task`, `steps`, `seed`, `config` (changes of dotted settings, on top of the task's own file) and
+for the humanoid perhaps `head_size`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from polo_ros import tasks
+from polo_ros.agents.polo import PoloConfig
+from polo_ros.agents.run import PoloRun, RunResult, run_polo
+from polo_ros.config import replace
+from polo_ros.experiments.base import Workplace, save_arrays
+from polo_ros.planners.base import PlanResult
+from polo_ros.replay.transition import Transition
+from polo_ros.session.config import for_task
+from polo_ros.tasks.base import FloatArray, Task
+from polo_ros.tasks.humanoid import Humanoid
+from polo_ros.tasks.humanoid_getup import HumanoidGetup
+
+WEIGHTS = "weights.safetensors"
+
+
+def learn(settings: Mapping[str, Any], workplace: Workplace) -> dict[str, Any]:
+    """Act and learn; the weights stay in the workplace as WEIGHTS, and what happened as arrays."""
+    task, config = _made(settings)
+    return _report(task, _learn(task, config, settings["steps"], settings["seed"], workplace), workplace)
+
+
+def act(settings: Mapping[str, Any], workplace: Workplace) -> dict[str, Any]:
+    """Act with the weights of the trial that is needed, or without any: plain MPC."""
+    task, config = _made(settings)
+    weights = [folder / WEIGHTS for folder in workplace.needed.values()]
+    return _report(task, _act(task, config, settings["steps"], settings["seed"], workplace, weights), workplace)
+
+
+def _made(settings: Mapping[str, Any]) -> tuple[Task, PoloConfig]:
+    name = settings["task"]
+    task = HumanoidGetup(settings["head_size"]) if "head_size" in settings else tasks.make(name)
+    return task, replace(for_task(PoloConfig(), name), dict(settings["config"]))
+
+
+def _report(task: Task, record: Record, workplace: Workplace) -> dict[str, Any]:
+    """Numbers of a run; its rewards, episodes and, of a humanoid, heights as arrays."""
+    arrays = {"rewards": record.rewards, "episodes": record.episodes}
+    last = record.last_episode()
+    numbers: dict[str, Any] = {
+        "mean_reward": float(record.rewards.mean()),
+        "episode_returns": record.returns(),
+        "success": task.success(last),
+    }
+    if isinstance(task, Humanoid):
+        arrays["height"] = task.observation_spec.view(record.observations)["root_height"][:, 0]
+        numbers["last_second_height"] = float(arrays["height"][-round(1.0 / task.control_dt) :].min())
+        numbers["mean_height"] = float(arrays["height"].mean())
+    save_arrays(workplace, **arrays)
+    return numbers
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run as arrays."""
+
+    observations: FloatArray  # (T, nobs) after each control period
+    rewards: FloatArray  # (T,)
+    episodes: FloatArray  # (T,)
+
+    def returns(self) -> FloatArray:
+        """Undiscounted return of each episode, (episodes,)."""
+        return np.array([self.rewards[self.episodes == number].sum() for number in np.unique(self.episodes)])
+
+    def last_episode(self) -> FloatArray:
+        """Observations (T, nobs) of the last episode."""
+        last: FloatArray = self.observations[self.episodes == self.episodes[-1]]
+        return last
+
+
+def record(result: RunResult) -> Record:
+    """What an experiment keeps of a run."""
+    transitions = result.transitions
+    return Record(
+        np.array([transition.next_observation for transition in transitions]),
+        np.array([transition.reward for transition in transitions]),
+        np.array([transition.episode for transition in transitions], float),
+    )
+
+
+def _learn(task: Task, config: PoloConfig, steps: int, seed: int, workplace: Workplace) -> Record:
+    """POLO acts and learns for `steps` control periods.
+
+    A task with episodes of a fixed length is saved after each of them, and a training that was interrupted goes
+    on from there to the same bits.
+    """
+    chunk = task.episode_steps or steps
+    checkpoint, kept = workplace.folder / "learner", workplace.folder / "record.npz"
+    parts: list[Record] = []
+    with PoloRun(task, config, seed=seed, threads=1) as run:
+        assert run.learner is not None
+        if checkpoint.exists() and kept.exists():
+            with np.load(kept, allow_pickle=False) as file:
+                before = Record(file["observations"], file["rewards"], file["episodes"])
+            seen = run.restore(checkpoint, before.episodes)
+            # Killed between the two files, the record is an episode ahead.
+            parts.append(Record(before.observations[:seen], before.rewards[:seen], before.episodes[:seen]))
+        done = sum(len(part.rewards) for part in parts)
+        while done < steps:
+            watch = _Watch(workplace, done, steps)
+            parts.append(record(run.go(min(chunk, steps - done), watch)))
+            done = sum(len(part.rewards) for part in parts)
+            joined = _joined(parts)
+            if task.episode_steps and done % task.episode_steps == 0:
+                # The record first: one that is ahead of its checkpoint can be cut, one that is behind is of no use.
+                _keep(kept, joined)
+                run.save(checkpoint)
+        weights = run.learner.weights().encode()
+    partial = workplace.folder / f".{WEIGHTS}"
+    partial.write_bytes(weights)
+    partial.replace(workplace.folder / WEIGHTS)
+    return _joined(parts)
+
+
+def _act(
+    task: Task, config: PoloConfig, steps: int, seed: int, workplace: Workplace, weights: Sequence[Path]
+) -> Record:
+    """Act for `steps` control periods and learn nothing."""
+    data = weights[0].read_bytes() if weights else None
+    watch = _Watch(workplace, 0, steps)
+    return record(run_polo(task, config, steps=steps, seed=seed, threads=1, learn=False, weights=data, watch=watch))
+
+
+def _joined(parts: list[Record]) -> Record:
+    return Record(
+        np.concatenate([part.observations for part in parts]),
+        np.concatenate([part.rewards for part in parts]),
+        np.concatenate([part.episodes for part in parts]),
+    )
+
+
+def _keep(path: Path, whole: Record) -> None:
+    partial = path.with_name(f".{path.name}")
+    with open(partial, "wb") as file:
+        np.savez(file, observations=whole.observations, rewards=whole.rewards, episodes=whole.episodes)
+    partial.replace(path)
+
+
+class _Watch:
+    """Reports progress once in a while."""
+
+    PERIOD = 20  # control periods
+
+    def __init__(self, workplace: Workplace, done: int, steps: int) -> None:
+        self._workplace = workplace
+        self._done = done
+        self._steps = steps
+
+    def __call__(self, transition: Transition, found: PlanResult) -> None:
+        self._done += 1
+        if self._done % self.PERIOD == 0 or self._done == self._steps:
+            words = f"step {self._done} of {self._steps}, reward {transition.reward:.2f}"
+            self._workplace.progress(self._done / self._steps, words)

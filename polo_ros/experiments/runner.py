@@ -1,0 +1,265 @@
+"""Runs an experiment's trials, each in a process of its own, on all cores; goes on where it was stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import mujoco
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from polo_ros import __version__
+from polo_ros.experiments.base import BUDGETS, Claim, Experiment, Outcomes, Trial, Workplace, plain
+from polo_ros.process import prepare
+
+POLL = 0.2  # s
+
+
+class TrialFailed(RuntimeError):
+    """A trial ended without an outcome; the message holds the end of what it printed."""
+
+
+def reproduce(
+    experiment: Experiment,
+    *,
+    budget: str,
+    seeds: int,
+    folder: Path,
+    store: Path,
+    jobs: int = 0,
+    report: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Run what is missing of an experiment, judge its claims and draw its figure.
+
+    Args:
+        experiment: What to run.
+        budget: `full` or `small`.
+        seeds: Number of seeds.
+        folder: Gets `results.json` and `figure.png`.
+        store: Folder of trials. What is there already, of this or another experiment, is used as far as job,
+            settings and versions agree.
+        jobs: Trials at a time; 0: one a core.
+        report: Gets lines of progress.
+
+    Returns:
+        What results.json holds.
+
+    Raises:
+        ValueError: Unknown budget, or no seed.
+        TrialFailed: A trial failed; the others' outcomes are kept.
+    """
+    if budget not in BUDGETS:
+        raise ValueError(f"unknown budget '{budget}'; budgets: {', '.join(BUDGETS)}")
+    if seeds < 1:
+        raise ValueError(f"--seeds {seeds} is below its minimum 1")
+    trials = experiment.trials(budget, seeds)
+    queue = _Trials(trials, store, jobs or len(os.sched_getaffinity(0)), report)
+    queue.run()
+    folders = {trial.name: queue.folder(trial.name) for trial in trials}
+    found = {name: json.loads((path / "outcome.json").read_text(encoding="utf-8")) for name, path in folders.items()}
+    outcomes = Outcomes(tuple(trials), {name: outcome["numbers"] for name, outcome in found.items()}, folders)
+    claims = experiment.claims(outcomes)
+    results = {
+        "name": experiment.name,
+        "paper": experiment.paper,
+        "question": experiment.question,
+        "budget": budget,
+        "seeds": seeds,
+        "versions": versions(),
+        "cpu_core_hours": sum(outcome["cpu_s"] for outcome in found.values()) / 3600.0,
+        "claims": [plain({"claim": c.claim, "holds": bool(c.holds), "figures": c.figures}) for c in claims],
+        "trials": [
+            {
+                "name": trial.name,
+                "job": trial.job,
+                "settings": plain(trial.settings),
+                "facts": plain(trial.facts),
+                "cpu_s": found[trial.name]["cpu_s"],
+                "numbers": found[trial.name]["numbers"],
+            }
+            for trial in trials
+        ],
+    }
+    _write(folder / "results.json", json.dumps(results, indent=1) + "\n")
+    draw(experiment, outcomes, claims, folder / "figure.png")
+    return results
+
+
+def versions() -> dict[str, str]:
+    """What the numbers depend on beside the settings."""
+    import torch
+
+    return {
+        "polo_ros": __version__,
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "mujoco": mujoco.__version__,
+        "numpy": np.__version__,
+        "torch": torch.__version__,
+    }
+
+
+def draw(experiment: Experiment, outcomes: Outcomes, claims: list[Claim], path: Path) -> None:
+    """Draw an experiment's figure into a PNG."""
+    with matplotlib.rc_context({"font.size": 8, "axes.grid": True, "grid.alpha": 0.3, "axes.axisbelow": True}):
+        figure = Figure(figsize=(9, 4.5), layout="constrained")
+        FigureCanvasAgg(figure)
+        experiment.draw(outcomes, figure)
+        held = sum(claim.holds for claim in claims)
+        figure.suptitle(f"{experiment.name} ({experiment.paper}): {held} of {len(claims)} claims hold")
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        figure.savefig(partial, dpi=110, format="png")
+        os.replace(partial, path)
+
+
+@dataclass
+class _Running:
+    trial: Trial
+    process: subprocess.Popen[bytes]
+    began: float
+
+
+class _Trials:
+    """Starts what can be started, collects what has ended."""
+
+    def __init__(self, trials: list[Trial], store: Path, jobs: int, report: Callable[[str], None]) -> None:
+        names = [trial.name for trial in trials]
+        if len(set(names)) != len(names):
+            raise ValueError("two trials have one name")
+        self._trials = {trial.name: trial for trial in trials}
+        self._store = store
+        self._jobs = jobs
+        self._report = report
+        self._fingerprints: dict[str, str] = {}
+        self._running: dict[str, _Running] = {}
+        self._done: set[str] = set()
+
+    def run(self) -> None:
+        """Until every trial has an outcome."""
+        self._done = {name for name in self._trials if self._is_done(name)}
+        if self._done:
+            self._report(f"{len(self._done)} of {len(self._trials)} trials are there already")
+        try:
+            while len(self._done) < len(self._trials):
+                self._start()
+                time.sleep(POLL)
+                self._collect()
+        finally:
+            for running in self._running.values():
+                running.process.kill()
+                running.process.wait()
+
+    def folder(self, name: str) -> Path:
+        """Where a trial works and leaves its outcome."""
+        return self._store / f"{name}-{self._fingerprint(name)}"
+
+    def _fingerprint(self, name: str) -> str:
+        """Changes with anything that the outcome depends on, but for the code between two versions."""
+        if name not in self._fingerprints:
+            trial = self._trials[name]
+            needs = {need: self._fingerprint(need) for need in trial.needs}
+            facts = [trial.job, plain(trial.settings), sorted(needs.values()), versions()]
+            self._fingerprints[name] = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+        return self._fingerprints[name]
+
+    def _is_done(self, name: str) -> bool:
+        try:
+            json.loads((self.folder(name) / "outcome.json").read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return False
+        return True
+
+    def _start(self) -> None:
+        ready = [
+            trial
+            for name, trial in self._trials.items()
+            if name not in self._done and name not in self._running and self._done.issuperset(trial.needs)
+        ]
+        for trial in sorted(ready, key=lambda trial: -self._weight(trial.name))[: self._jobs - len(self._running)]:
+            folder = self.folder(trial.name)
+            folder.mkdir(parents=True, exist_ok=True)
+            order = {
+                "job": trial.job,
+                "settings": plain(trial.settings),
+                "needs": {need: str(self.folder(need).resolve()) for need in trial.needs},
+            }
+            _write(folder / "order.json", json.dumps(order, indent=1) + "\n")
+            with open(folder / "log", "ab") as log:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "polo_ros.experiments.runner", str(folder)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
+            self._running[trial.name] = _Running(trial, process, time.monotonic())
+
+    def _weight(self, name: str) -> float:
+        """Expected time from the start of a trial to the end of the longest chain that waits for it."""
+        waiting = [self._weight(other.name) for other in self._trials.values() if name in other.needs]
+        return self._trials[name].cost + max(waiting, default=0.0)
+
+    def _collect(self) -> None:
+        for name, running in list(self._running.items()):
+            if running.process.poll() is None:
+                self._report(f"{len(self._done)}/{len(self._trials)} {name}: {self._said(name)}")
+                continue
+            del self._running[name]
+            if running.process.returncode or not self._is_done(name):
+                log = (self.folder(name) / "log").read_text(encoding="utf-8", errors="replace")
+                raise TrialFailed(f"trial '{name}' failed (exit code {running.process.returncode}):\n{log[-3000:]}")
+            self._done.add(name)
+            took = time.monotonic() - running.began
+            self._report(f"{len(self._done)}/{len(self._trials)} {name}: done in {took:.0f} s")
+
+    def _said(self, name: str) -> str:
+        try:
+            return (self.folder(name) / "progress").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return "starts"
+
+
+def work(folder: Path) -> None:
+    """Do the trial that `folder`/order.json asks for, and write `folder`/outcome.json."""
+    prepare()
+    order = json.loads((folder / "order.json").read_text(encoding="utf-8"))
+    module, _, function = order["job"].partition(":")
+    job = getattr(importlib.import_module(f"polo_ros.experiments.{module}"), function)
+
+    def progress(done: float, words: str) -> None:
+        _write(folder / "progress", f"{100 * done:3.0f} %  {words}")
+        # What an interrupted trial has used counts too, once it goes on.
+        _write(folder / "cpu_s", f"{spent + time.process_time():.3f}")
+
+    try:
+        spent = float((folder / "cpu_s").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        spent = 0.0
+    workplace = Workplace(folder, {name: Path(path) for name, path in order["needs"].items()}, progress)
+    numbers = job(order["settings"], workplace)
+    outcome = {
+        "cpu_s": spent + time.process_time(),
+        "numbers": plain(numbers),
+    }
+    _write(folder / "outcome.json", json.dumps(outcome, indent=1) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+if __name__ == "__main__":
+    work(Path(sys.argv[1]))
