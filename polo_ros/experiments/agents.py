@@ -1,7 +1,7 @@
 """Jobs of the POLO experiments: learning, which can be interrupted, and acting with what was learned.
 
-Settings of both: `task`, `steps`, `seed`, `config` (changes of dotted settings, on top of the task's own file) and
-for the humanoid perhaps `head_size`.
+Settings of both: `task`, `steps`, `seed`, `config` (all settings of the agent, see `settings_of`) and for the humanoid
+perhaps `head_size`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from polo_ros import tasks
 from polo_ros.agents.polo import PoloConfig
 from polo_ros.agents.run import PoloRun, RunResult, run_polo
-from polo_ros.config import replace
+from polo_ros.config import flatten, replace
 from polo_ros.experiments.base import Workplace, save_arrays
 from polo_ros.planners.base import PlanResult
 from polo_ros.replay.transition import Transition
@@ -26,6 +26,11 @@ from polo_ros.tasks.humanoid import Humanoid
 from polo_ros.tasks.humanoid_getup import HumanoidGetup
 
 WEIGHTS = "weights.safetensors"
+
+
+def settings_of(task: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """All settings of the agent by dotted name: the task's own, with changes."""
+    return flatten(replace(for_task(PoloConfig(), task), changes))
 
 
 def learn(settings: Mapping[str, Any], workplace: Workplace) -> dict[str, Any]:
@@ -44,7 +49,7 @@ def act(settings: Mapping[str, Any], workplace: Workplace) -> dict[str, Any]:
 def _made(settings: Mapping[str, Any]) -> tuple[Task, PoloConfig]:
     name = settings["task"]
     task = HumanoidGetup(settings["head_size"]) if "head_size" in settings else tasks.make(name)
-    return task, replace(for_task(PoloConfig(), name), dict(settings["config"]))
+    return task, replace(PoloConfig(), settings["config"])
 
 
 def _report(task: Task, record: Record, workplace: Workplace) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from polo_ros.agents.polo import PoloConfig
 from polo_ros.agents.run import PoloRun
 from polo_ros.config import replace
 from polo_ros.drivers.mujoco import MujocoDriver
+from polo_ros.experiments.agents import settings_of
 from polo_ros.experiments.base import Claim, Experiment, Outcomes, Trial, Workplace, mean_and_error, save_arrays
 from polo_ros.seeding import Stream, generator
-from polo_ros.session.config import for_task
 from polo_ros.tasks.base import FloatArray
 from polo_ros.tasks.point_mass import PointMass
 
@@ -40,7 +40,7 @@ def explore(settings: Mapping[str, Any], workplace: Workplace) -> dict[str, Any]
     if agent == "random":
         positions = _random_walk(task, steps, seed)
     else:
-        config = replace(for_task(PoloConfig(), task.name), dict(settings["config"]))
+        config = replace(PoloConfig(), settings["config"])
         positions = np.empty((steps, 2))
         with PoloRun(task, config, seed=seed, threads=1) as run:
             for start in range(0, steps, EVERY):
@@ -98,7 +98,7 @@ class Exploration(Experiment):
                 for seed in range(seeds):
                     settings: dict[str, Any] = {"task": world, "agent": agent, "steps": steps, "seed": seed}
                     if agent != "random":
-                        settings["config"] = dict(config)
+                        settings["config"] = settings_of(world, config)
                         settings["maps"] = [steps // 10, 3 * steps // 10, steps] if seed == 0 else []
                     out.append(
                         Trial(

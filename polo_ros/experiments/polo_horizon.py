@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from polo_ros.experiments.agents import settings_of
 from polo_ros.experiments.base import Claim, Experiment, Outcomes, Trial, mean_and_error
 
 TASK = "humanoid_getup"
@@ -40,7 +41,7 @@ def learn(horizon: int, budget: str, seed: int = 0, **changes: Any) -> Trial:
     return Trial(
         name=f"getup-learn-h{horizon}-s{seed}",
         job="agents:learn",
-        settings={"task": TASK, "steps": learning_steps(budget), "seed": seed, "config": config},
+        settings={"task": TASK, "steps": learning_steps(budget), "seed": seed, "config": settings_of(TASK, config)},
         cost=horizon * learning_steps(budget),
         facts={"agent": "learning", "horizon": horizon},
     )
@@ -52,7 +53,7 @@ def act(name: str, horizon: int, seed: int, learned: Trial | None, agent: str, *
     return Trial(
         name=f"getup-{name}-h{horizon}-s{seed}",
         job="agents:act",
-        settings={"task": TASK, "steps": EPISODE, "seed": 1000 + seed, "config": config, **settings},
+        settings={"task": TASK, "steps": EPISODE, "seed": 1000 + seed, "config": settings_of(TASK, config), **settings},
         needs=(learned.name,) if learned else (),
         cost=horizon * EPISODE,
         facts={"agent": agent, "horizon": horizon, "seed": seed, **settings},
