@@ -192,9 +192,24 @@ def test_buffers_of_old_shapes_do_not_pile_up():
     task = make("active", 1)
     dynamics = MujocoDynamics(task)
     for n in range(1, 15):
-        starts, actions = batch(task, n, 3)
-        assert dynamics.rollout(starts, actions).observations.shape[:2] == (n, 4)
+        starts, actions = batch(task, n, n + 2)
+        assert dynamics.rollout(starts, actions).observations.shape[:2] == (n, n + 3)
     assert len(dynamics._buffers) <= 8
+    dynamics.close()
+
+
+@pytest.mark.parametrize("physics_steps", [1, 3])
+def test_a_batch_of_any_size_is_rolled_out_in_memory_that_is_there(physics_steps):
+    task = make("active", physics_steps)
+    starts, actions = batch(task, 9, 5)
+    dynamics = MujocoDynamics(task, threads=2)
+    whole = dynamics.rollout(starts, actions).observations.copy()
+    (kept,) = dynamics._buffers.values()
+    for n in (1, 9, 4, 8):
+        part = dynamics.rollout(starts[:n], actions[:n])
+        np.testing.assert_array_equal(part.observations, whole[:n])
+        assert part.valid.shape == (n,)
+    assert list(dynamics._buffers.values()) == [kept]
     dynamics.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
 import mujoco
 import numpy as np
@@ -12,16 +13,32 @@ from polo_ros.dynamics.base import Rollouts
 from polo_ros.tasks.base import FULLPHYSICS, FloatArray, Task
 
 
+@dataclass(frozen=True)
 class _Buffers:
-    """Arrays of one batch shape, kept between rollouts so that a plan allocates nothing."""
+    """Arrays of a batch, kept between rollouts so that a plan allocates nothing."""
 
-    def __init__(self, task: Task, n: int, steps: int) -> None:
+    starts: FloatArray  # (N, nstate)
+    controls: FloatArray  # (N, steps, nu)
+    states: FloatArray  # (N, steps, nstate)
+    sensordata: FloatArray  # (N, steps, nsensordata)
+    models: list[mujoco.MjModel]  # N times the same
+
+    @classmethod
+    def of(cls, task: Task, n: int, steps: int) -> _Buffers:
         model = task.model
-        self.starts = np.empty((n, task.nstate))
-        self.controls = np.empty((n, steps, model.nu))
-        self.states = np.empty((n, steps, task.nstate))
-        self.sensordata = np.empty((n, steps, model.nsensordata))
-        self.models = [model] * n
+        return cls(
+            np.empty((n, task.nstate)),
+            np.empty((n, steps, model.nu)),
+            np.empty((n, steps, task.nstate)),
+            np.empty((n, steps, model.nsensordata)),
+            [model] * n,
+        )
+
+    def first(self, n: int) -> _Buffers:
+        """Views of the first n rows, which are contiguous as well."""
+        if n == len(self.models):
+            return self
+        return _Buffers(self.starts[:n], self.controls[:n], self.states[:n], self.sensordata[:n], self.models[:n])
 
 
 def chunk_size(n: int, threads: int) -> int:
@@ -53,7 +70,7 @@ class MujocoDynamics:
         self._data = [mujoco.MjData(task.model) for _ in range(self.threads)]
         # A pool of one thread only adds a hand-over; 0 means the calling thread.
         self._pool = Rollout(nthread=self.threads if self.threads > 1 else 0)
-        self._buffers: dict[tuple[int, int], _Buffers] = {}
+        self._buffers: dict[int, _Buffers] = {}  # by physics steps
 
     def rollout(self, starts: FloatArray, actions: FloatArray) -> Rollouts:
         """Roll actions (N, H, nu) from starts (N, nstate) or one start (nstate,)."""
@@ -105,9 +122,11 @@ class MujocoDynamics:
         )
 
     def _reuse(self, n: int, steps: int) -> _Buffers:
-        key = (n, steps)
-        if key not in self._buffers:
-            if len(self._buffers) >= 8:  # shapes change rarely; old ones must not pile up
-                self._buffers.pop(next(iter(self._buffers)))
-            self._buffers[key] = _Buffers(self._task, n, steps)
-        return self._buffers[key]
+        # By length only: with a deadline a plan's batches differ in size from one to the next.
+        kept = self._buffers.pop(steps, None)
+        if kept is None or len(kept.models) < n:
+            kept = _Buffers.of(self._task, n, steps)
+        if len(self._buffers) >= 8:  # lengths change rarely; old ones must not pile up
+            self._buffers.pop(next(iter(self._buffers)))
+        self._buffers[steps] = kept
+        return kept.first(n)

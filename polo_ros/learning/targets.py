@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from polo_ros.config import Config, option
 from polo_ros.dynamics.base import Dynamics
+from polo_ros.planners.noise import noise_filter
 from polo_ros.planners.objective import Objective
 from polo_ros.tasks.base import FloatArray, Task
 
@@ -74,6 +75,7 @@ class TargetPlanner:
         self._low, self._high = task.action_low, task.action_high
         self._scale = task.action_scale
         self._objective = Objective(task)
+        self._filter = noise_filter(config.horizon, config.filter_b0, config.filter_b1)
 
     def futures(
         self, values: MemberValues, states: FloatArray, nominal: FloatArray, rng: np.random.Generator
@@ -122,15 +124,11 @@ class TargetPlanner:
         """Candidates (B, M, N, nu) around nominal (B, N, nu)."""
         config = self.config
         size, horizon, nu = nominal.shape
-        noise = rng.standard_normal((size, config.rollouts, horizon, nu), dtype=np.float32)
-        noise *= np.float32(config.filter_b0)
-        if config.filter_b1:
-            for t in range(1, horizon):
-                noise[:, :, t] += np.float32(config.filter_b1) * noise[:, :, t - 1]
+        noise = self._filter @ rng.standard_normal((size, config.rollouts, horizon, nu), dtype=np.float32)
         noise[:, 0] = 0.0
         actions = noise * (config.sigma * self._scale)
         actions += nominal[:, None]
-        return np.clip(actions, self._low, self._high, out=actions)
+        return np.asarray(np.clip(actions, self._low, self._high, out=actions))
 
     def _evaluate(self, starts: FloatArray, actions: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Roll actions (B, M, N, nu) from starts (B M, nstate); returns, last and discounts of Futures."""

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from polo_ros.config import Config, option
 from polo_ros.dynamics.base import Dynamics
 from polo_ros.planners.base import PlanResult
+from polo_ros.planners.noise import knot_basis, noise_filter
 from polo_ros.planners.objective import Objective, Returns
+from polo_ros.planners.pace import Pace
 from polo_ros.tasks.base import FloatArray, Task
 
 
@@ -40,10 +42,24 @@ class MppiConfig(Config):
     filter_b0: float = option(1.0, "noise filter: n_t = b0 e_t + b1 n_(t-1) + b2 n_(t-2)", low=0.0, high=1.0, live=True)
     filter_b1: float = option(0.0, "noise filter, see filter_b0", low=-2.0, high=2.0, live=True)
     filter_b2: float = option(0.0, "noise filter, see filter_b0", low=-1.0, high=1.0, live=True)
+    knots: int = option(
+        0,
+        "noise is drawn at this many evenly spaced steps, at most mppi.horizon, with sigma there, and interpolated "
+        "(cubic from 4 on); the filter is then not used. 0: drawn at every step and filtered",
+        low=0,
+        live=True,
+    )
     kappa: float = option(
         1.25, "inverse temperature: weights are exp(kappa (R - max R))", low=1e-6, high=1e6, live=True
     )
     fill: str = option("repeat", "row that enters the warm start at its end", choices=("repeat", "zero"))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.knots > self.horizon:
+            raise ValueError(
+                f"knots = {self.knots} is above horizon = {self.horizon}: a control period has at most one knot"
+            )
 
 
 class Mppi:
@@ -51,12 +67,23 @@ class Mppi:
 
     Candidate 0 is the nominal sequence itself, so that a plan is never lost to bad luck. Controls are
     clipped to the actuators' range before they are rolled out.
+
+    Args:
+        task: Control range, and what holds the robot at rest.
+        dynamics: Rolls candidates out.
+        objective: Scores them.
+        config: Settings; may be replaced between two plans, but for the horizon.
+        clock: What deadlines are read on, s.
     """
 
-    # With a deadline the candidates are evaluated in this many chunks, and time is read between them.
-    CHUNKS = 4
-
-    def __init__(self, task: Task, dynamics: Dynamics, objective: Objective, config: MppiConfig) -> None:
+    def __init__(
+        self,
+        task: Task,
+        dynamics: Dynamics,
+        objective: Objective,
+        config: MppiConfig,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self.horizon = config.horizon
         self.config = config
         self._dynamics = dynamics
@@ -65,8 +92,9 @@ class Mppi:
         self._scale = task.action_scale
         self._rest = task.resting_action
         self._white = self._noise = np.empty((0, 0, 0), np.float32)
-        self._filter = np.empty((0, 0), np.float32)
-        self._filtered_by: tuple[float, ...] = ()
+        self._clock = clock
+        self._basis = np.empty((0, 0), np.float32)  # (H, rows of white noise), sigma included
+        self._basis_of: tuple[float, ...] = ()
         self._candidates = np.empty((0, 0, 0))
         self._row_low = self._row_high = self._row_scale = np.empty(0)
         self.nominal = np.empty((0, 0))
@@ -90,33 +118,32 @@ class Mppi:
     def plan(self, start: FloatArray, rng: np.random.Generator, deadline: float = math.inf) -> PlanResult:
         """Plan from physics state `start` (nstate,).
 
-        Returns the best answer found by `deadline` (a time.perf_counter() value, s): at least one chunk
-        of candidates is evaluated, and the weights are taken over those that were.
+        Returns the best answer found by `deadline` (a value of the clock, s): a few candidates are always
+        evaluated, and the weights are taken over those that were.
         """
         config = self.config
-        evaluated = asked = invalid = 0
+        pace = Pace(deadline, config.rollouts, self._clock)
+        asked = invalid = 0
         best = mean = -math.inf
         effective = spread = gate = 0.0
         for _ in range(config.iterations):
             asked += config.rollouts
-            if time.perf_counter() >= deadline and evaluated:
+            chunk = pace.chunk(config.rollouts)
+            if not chunk:
                 continue
             candidates = self._sample(rng)
             parts: list[Returns] = []
             done = 0
-            chunk = config.rollouts if math.isinf(deadline) else -(-config.rollouts // self.CHUNKS)
-            while done < config.rollouts:
-                began = time.perf_counter()
+            while chunk:
+                began = self._clock()
                 part = candidates[done : done + chunk]
                 parts.append(self._objective.returns(self._dynamics.rollout(start, part), part))
-                done += len(part)
-                now = time.perf_counter()
-                if now + (now - began) > deadline:
-                    break
+                pace.count(chunk, self._clock() - began)
+                done += chunk
+                chunk = pace.chunk(config.rollouts - done)
             result = self._objective.score(parts)
             scores, spread, gate = result.score, result.spread, result.gate
             invalid += result.invalid
-            evaluated += done
             top = float(scores.max())
             if top == -math.inf:
                 continue  # every candidate diverged: the nominal sequence is the best that is known
@@ -128,7 +155,7 @@ class Mppi:
             self.nominal = np.matmul(weights, candidates[:done].reshape(done, -1)).reshape(self.horizon, -1)
         return PlanResult(
             actions=self.nominal.copy(),
-            rollouts=evaluated,
+            rollouts=pace.evaluated,
             rollouts_asked=asked,
             invalid_rollouts=invalid,
             best_score=best,
@@ -142,21 +169,25 @@ class Mppi:
         """Candidates (N, H, nu) around the nominal sequence."""
         config = self.config
         nu = self.nominal.shape[1]
-        shape = (self.horizon, config.rollouts, nu)
-        if self._white.shape != shape:
-            self._white = np.empty(shape, np.float32)
-            self._noise = np.empty(shape, np.float32)
+        coefficients = (config.sigma, config.filter_b0, config.filter_b1, config.filter_b2, config.knots)
+        if self._basis_of != coefficients:
+            if config.knots:
+                basis = knot_basis(self.horizon, config.knots)
+            else:
+                basis = noise_filter(self.horizon, config.filter_b0, config.filter_b1, config.filter_b2)
+            self._basis = config.sigma * basis
+            self._basis_of = coefficients
+        drawn = self._basis.shape[1]
+        if self._white.shape != (drawn, config.rollouts, nu):
+            self._white = np.empty((drawn, config.rollouts, nu), np.float32)
+            self._noise = np.empty((self.horizon, config.rollouts, nu), np.float32)
             self._candidates = np.empty((config.rollouts, self.horizon, nu))
             # Bounds and scales of whole rows: numpy's loops are slow along an axis of nu only.
             self._row_low, self._row_high = np.tile(self._low, self.horizon), np.tile(self._high, self.horizon)
             self._row_scale = np.tile(self._scale, config.rollouts).astype(np.float32)
-        coefficients = (config.sigma, config.filter_b0, config.filter_b1, config.filter_b2)
-        if self._filtered_by != coefficients:
-            self._filter = config.sigma * noise_filter(self.horizon, *coefficients[1:])
-            self._filtered_by = coefficients
-        white, noise = (array.reshape(self.horizon, -1) for array in (self._white, self._noise))
+        white, noise = self._white.reshape(drawn, -1), self._noise.reshape(self.horizon, -1)
         rng.standard_normal(dtype=np.float32, out=self._white)
-        np.matmul(self._filter, white, out=noise)
+        np.matmul(self._basis, white, out=noise)
         noise *= self._row_scale
         self._noise[:, 0] = 0.0
         np.add(self.nominal, self._noise.transpose(1, 0, 2), out=self._candidates)
@@ -164,13 +195,3 @@ class Mppi:
         np.maximum(flat, self._row_low, out=flat)
         np.minimum(flat, self._row_high, out=flat)
         return self._candidates
-
-
-def noise_filter(horizon: int, b0: float, b1: float, b2: float) -> npt.NDArray[np.float32]:
-    """The filter n_t = b0 e_t + b1 n_(t-1) + b2 n_(t-2) over a horizon as a matrix, n = L e, (H, H)."""
-    response = np.zeros(horizon + 2)  # to a single e_0, shifted by the two steps before it
-    response[2] = b0
-    for t in range(3, horizon + 2):
-        response[t] = b1 * response[t - 1] + b2 * response[t - 2]
-    lag = np.subtract.outer(np.arange(horizon), np.arange(horizon))
-    return np.where(lag >= 0, response[2:][np.maximum(lag, 0)], 0.0).astype(np.float32)
