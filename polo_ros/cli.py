@@ -151,10 +151,11 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _add_bench(commands: Any) -> None:
-    parser = commands.add_parser("bench", help="measure: planning, or a whole session")
-    parser.add_argument("what", choices=["planning", "session"], help="what to measure")
+    parser = commands.add_parser("bench", help="measure: planning, a run of POLO, or a whole session")
+    parser.add_argument("what", choices=["planning", "polo", "session"], help="what to measure")
     parser.add_argument("--json", action="store_true", help="print as JSON")
     parser.add_argument("--repeats", type=int, default=30, help="planning: interleaved rounds (default: 30)")
+    parser.add_argument("--steps", type=int, default=320, help="polo: control periods of each run (default: 320)")
     parser.add_argument("--duration", type=float, default=60.0, help="session: robot time in s (default: 60)")
     parser.set_defaults(run=_bench)
 
@@ -164,6 +165,10 @@ def _bench(options: argparse.Namespace) -> int:
         from polo_ros.bench.planning import bench_planning
 
         rows = bench_planning(options.repeats)
+    elif options.what == "polo":
+        from polo_ros.bench.polo import bench_polo
+
+        rows = bench_polo(options.steps)
     else:
         from polo_ros.bench.session import bench_session
 
@@ -214,7 +219,8 @@ def _reproduce(options: argparse.Namespace) -> int:
         print(f"{'holds' if claim['holds'] else 'does not hold':14s} {claim['claim']}")
         for figure, value in claim["figures"].items():
             print(f"{'':14s}   {figure}: {_shown(value)}")
-    print(f"{results['cpu_core_hours']:.2f} core-hours; {folder}/results.json, {folder}/figure.png")
+    files = ", ".join(f"{folder}/{name}" for name in ("results.json", "figure.png", *results["files"]))
+    print(f"{results['cpu_core_hours']:.2f} core-hours; {files}")
     return 0
 
 
@@ -254,4 +260,4 @@ def _print(figures: dict[str, object], as_json: bool) -> None:
         print(json.dumps(figures, indent=2))
         return
     for name, value in figures.items():
-        print(f"{name:20s} {value}")
+        print(f"{name:20s} {_shown(value) if isinstance(value, dict) else value}")

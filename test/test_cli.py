@@ -65,6 +65,14 @@ def test_run_gives_the_same_returns_again(capsys):
     assert first != other
 
 
+def test_run_prints_what_the_task_measures(capsys):
+    run = ["run", "polo", "--task", "point_mass_box", "--steps", "3", *SMALL]
+    coverage = read_json(capsys, *run, "--json")["measures"]["coverage"]
+    assert 0.0 < coverage < 0.1
+    assert main(run) == 0
+    assert f"measures             coverage {coverage:.3g}\n" in capsys.readouterr().out
+
+
 def test_run_without_learning(capsys):
     figures = read_json(capsys, *RUN, "--steps", "5", "--no-learning")
     assert figures["weights_version"] == 0

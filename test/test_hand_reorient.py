@@ -197,8 +197,12 @@ def test_success_is_half_of_the_targets_reached_for_their_last_steps(task: HandR
     assert task.success(run[:74]) is None
     assert task.success(run[:75]) is True
     assert task.success(run) is True
+    assert task.measures(run)["targets_reached"] == 0.5
+    assert task.measures(run)["mean_angle"] == pytest.approx((145 * 2.0 + 15 * 0.39) / 160)
+    assert np.isnan(task.measures(run[:74])["targets_reached"])
     angle[60:75] = 0.41
     assert task.success(run) is False
+    assert task.measures(run)["targets_reached"] == 0.0
 
 
 # ---- the world ---------------------------------------------------------------------------------

@@ -299,6 +299,27 @@ def test_walk_success_is_a_last_second_at_the_target_speed_without_a_fall() -> N
     np.testing.assert_array_equal(WALK.root_height(run(0.5)), np.full(200, 1.2))
 
 
+def test_walk_measures_speed_at_the_end_and_the_time_before_a_fall() -> None:
+    run = np.tile(observation(WALK, root_height=1.2), (601, 1))  # an episode and its start
+    speed = run[:, WALK.observation_spec.slices["root_velocity"].start]
+    speed[-250:] = np.tile((0.5, 1.3), 125)  # the last 2 s
+    measures = WALK.measures(run)
+    assert measures == pytest.approx(
+        {
+            "speed": 0.9,
+            "speed_error": 0.4,
+            "lowest_height": 1.2,
+            "mean_height": 1.2,
+            "last_second_height": 1.2,
+            "upright_s": 4.8,
+        }
+    )
+    run[[50, 70], WALK.observation_spec.slices["root_height"]] = 0.89
+    assert WALK.measures(run)["upright_s"] == pytest.approx(0.4)
+    assert WALK.measures(run)["lowest_height"] == 0.89 and WALK.measures(run)["last_second_height"] == 1.2
+    assert WALK.measures(run[:1])["upright_s"] == 0.0
+
+
 # ---- the box -----------------------------------------------------------------------------------
 
 
@@ -431,3 +452,5 @@ def test_box_success_is_resting_at_the_target_and_not_sliding_past_it() -> None:
     passing = run(1.5 + 0.008 * np.arange(150))  # at 1 m/s, and on the target in the end
     assert BOX.distance(passing)[-1] < 0.3 and BOX.success(passing) is False
     np.testing.assert_allclose(BOX.distance(passing), np.abs(passing[:, 34] - 2.5))
+    passed = BOX.measures(run(np.linspace(1.5, 3.0, 31)))
+    assert (passed["final_distance"], passed["least_distance"]) == pytest.approx((0.5, 0.0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,9 @@ class Joint(Task):
 
     def success(self, observations: FloatArray) -> bool | None:
         return bool(observations[-1, 0] > 1.0)
+
+    def measures(self, observations: FloatArray) -> Mapping[str, float]:
+        return {"end": float(observations[-1, 0]), "too_short": float("nan")}
 
 
 @pytest.fixture
@@ -124,6 +128,11 @@ def test_a_run_is_summarised(tmp_path: Path, joint: Joint, no_video: None) -> No
     assert facts["deadlines_missed"] == 3
     assert facts["episode_returns"] == [20.0]
     assert facts["success"] is True
+    assert facts["measures"] == {"end": 2.0, "too_short": None}
+    assert {line.strip() for line in format_table(facts).splitlines()} >= {
+        "end                   2",
+        "too short             -",
+    }
     assert (facts["weights_swapped"], facts["weights_version"]) == (4, 4)
     assert facts["value_loss"] == pytest.approx(2.0 / 19)
     assert facts["learner_version"] == 5

@@ -100,7 +100,7 @@ def test_every_motor_takes_controls_from_minus_one_to_one_and_every_position_tho
 
 
 def test_a_control_period_is_one_step_of_physics_but_two_of_the_hands_contacts(task: Task) -> None:
-    assert task.physics_steps == (2 if isinstance(task, HandReorient) else 1)
+    assert task.physics_steps == (2 if isinstance(task, HandReorient | PointMass) else 1)
 
 
 # ---- cartpole ----------------------------------------------------------------------------------
@@ -202,6 +202,7 @@ def test_maze_coverage_counts_each_free_cell_once() -> None:
     assert task.coverage(np.repeat(middles[:7], 3, axis=0)) == pytest.approx(7 / free.sum())
     assert task.coverage(np.array([[-0.6, 0.0]])) == 0.0  # inside a wall
     assert task.coverage(np.empty((0, 2))) == 0.0
+    assert task.measures(np.hstack((middles, middles))) == {"coverage": 1.0}
 
 
 def test_maze_walls_stop_the_agent_at_top_speed() -> None:

@@ -52,6 +52,8 @@ class RunResult:
     def summary(self, task: Task, seed: int) -> dict[str, object]:
         """Figures of the run, under the names that a session's summary.json has."""
         robot_s = len(self.transitions) * task.control_dt
+        observations = self._observations()
+        measures = task.measures(observations)
         return {
             "task": task.name,
             "seed": seed,
@@ -61,7 +63,8 @@ class RunResult:
             "plan_ms_p50": float(np.percentile(self.plan_ms, 50)),
             "plan_ms_p99": float(np.percentile(self.plan_ms, 99)),
             "episode_returns": self.episode_returns(),
-            "success": task.success(self._observations()),
+            "success": task.success(observations),
+            "measures": {name: value if math.isfinite(value) else None for name, value in measures.items()},
             "weights_version": self.updates[-1].version if self.updates else 0,
             "value_loss": self._value_loss(),
             "learning_s": sum(u.target_ms + u.fit_ms for u in self.updates) / 1e3,

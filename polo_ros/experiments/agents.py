@@ -1,7 +1,7 @@
 """Jobs of the POLO experiments: learning, which can be interrupted, and acting with what was learned.
 
 Settings of both: `task`, `steps`, `seed`, `config` (all settings of the agent, see `settings_of`) and for the humanoid
-perhaps `head_size`.
+perhaps `head_size`; of acting also `video`.
 """
 
 from __future__ import annotations
@@ -17,15 +17,18 @@ from polo_ros import tasks
 from polo_ros.agents.polo import PoloConfig
 from polo_ros.agents.run import PoloRun, RunResult, run_polo
 from polo_ros.config import flatten, replace
+from polo_ros.drivers.mujoco import MujocoDriver
 from polo_ros.experiments.base import Workplace, save_arrays
 from polo_ros.planners.base import PlanResult
 from polo_ros.replay.transition import Transition
+from polo_ros.replay.video import make_video
 from polo_ros.session.config import for_task
 from polo_ros.tasks.base import FloatArray, Task
 from polo_ros.tasks.humanoid import Humanoid
 from polo_ros.tasks.humanoid_getup import HumanoidGetup
 
 WEIGHTS = "weights.safetensors"
+VIDEO = "video.gif"
 
 
 def settings_of(task: str, changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -36,14 +39,26 @@ def settings_of(task: str, changes: Mapping[str, Any]) -> dict[str, Any]:
 def learn(settings: Mapping[str, Any], workplace: Workplace) -> dict[str, Any]:
     """Act and learn; the weights stay in the workplace as WEIGHTS, and what happened as arrays."""
     task, config = _made(settings)
-    return _report(task, _learn(task, config, settings["steps"], settings["seed"], workplace), workplace)
+    seed = settings["seed"]
+    return _report(task, _learn(task, config, settings["steps"], seed, workplace), seed, workplace)
 
 
 def act(settings: Mapping[str, Any], workplace: Workplace) -> dict[str, Any]:
-    """Act with the weights of the trial that is needed, or without any: plain MPC."""
+    """Act with the weights of the trial that is needed, or without any: plain MPC.
+
+    With `video` the poses stay as array `qpos` (T, nq), and a picture of them in the workplace as VIDEO; where that
+    cannot be made, the number `video` says why.
+    """
     task, config = _made(settings)
+    seed = settings["seed"]
     weights = [folder / WEIGHTS for folder in workplace.needed.values()]
-    return _report(task, _act(task, config, settings["steps"], settings["seed"], workplace, weights), workplace)
+    result = _act(task, config, settings["steps"], seed, workplace, weights)
+    if not settings.get("video"):
+        return _report(task, record(result), seed, workplace)
+    qpos = np.array([task.unpack(transition.state)[1] for transition in result.transitions])
+    numbers = _report(task, record(result), seed, workplace, qpos=qpos)
+    numbers["video"] = make_video(task.model, qpos, len(qpos) * task.control_dt, workplace.folder / VIDEO) or VIDEO
+    return numbers
 
 
 def _made(settings: Mapping[str, Any]) -> tuple[Task, PoloConfig]:
@@ -52,21 +67,30 @@ def _made(settings: Mapping[str, Any]) -> tuple[Task, PoloConfig]:
     return task, replace(PoloConfig(), settings["config"])
 
 
-def _report(task: Task, record: Record, workplace: Workplace) -> dict[str, Any]:
-    """Numbers of a run; its rewards, episodes and, of a humanoid, heights as arrays."""
-    arrays = {"rewards": record.rewards, "episodes": record.episodes}
-    last = record.last_episode()
-    numbers: dict[str, Any] = {
+def _report(task: Task, record: Record, seed: int, workplace: Workplace, **more: FloatArray) -> dict[str, Any]:
+    """Numbers of a run, those of its last episode by the task's own measures; what happened as arrays."""
+    arrays = {"rewards": record.rewards, "episodes": record.episodes, "observations": record.observations, **more}
+    if isinstance(task, Humanoid):
+        arrays["height"] = task.root_height(record.observations)
+    save_arrays(workplace, **arrays)
+    last = _from_its_start(task, seed, record)
+    return {
+        **task.measures(last),
         "mean_reward": float(record.rewards.mean()),
         "episode_returns": record.returns(),
         "success": task.success(last),
     }
-    if isinstance(task, Humanoid):
-        arrays["height"] = task.observation_spec.view(record.observations)["root_height"][:, 0]
-        numbers["last_second_height"] = float(arrays["height"][-round(1.0 / task.control_dt) :].min())
-        numbers["mean_height"] = float(arrays["height"].mean())
-    save_arrays(workplace, **arrays)
-    return numbers
+
+
+def _from_its_start(task: Task, seed: int, record: Record) -> FloatArray:
+    """Observations (T + 1, nobs) of the last episode and of the state that it began in, which is drawn again."""
+    driver = MujocoDriver(task, seed)
+    driver.connect()
+    driver.reset(int(record.episodes[-1]))
+    robot = driver.read()
+    driver.close()
+    start = task.observe(task.sense(task.pack(robot.time, robot.qpos, robot.qvel, robot.act)))
+    return np.concatenate((start[None], record.last_episode()))
 
 
 @dataclass(frozen=True)
@@ -133,11 +157,11 @@ def _learn(task: Task, config: PoloConfig, steps: int, seed: int, workplace: Wor
 
 def _act(
     task: Task, config: PoloConfig, steps: int, seed: int, workplace: Workplace, weights: Sequence[Path]
-) -> Record:
+) -> RunResult:
     """Act for `steps` control periods and learn nothing."""
     data = weights[0].read_bytes() if weights else None
     watch = _Watch(workplace, 0, steps)
-    return record(run_polo(task, config, steps=steps, seed=seed, threads=1, learn=False, weights=data, watch=watch))
+    return run_polo(task, config, steps=steps, seed=seed, threads=1, learn=False, weights=data, watch=watch)
 
 
 def _joined(parts: list[Record]) -> Record:

@@ -7,12 +7,14 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from polo_ros.tasks.base import FloatArray
+
+if TYPE_CHECKING:  # a trial's process has nothing to draw
+    from matplotlib.figure import Figure
 
 BUDGETS = ("full", "small")
 
@@ -25,12 +27,14 @@ class Trial:
 
     Attributes:
         name: Unique in its experiment, and a file name.
-        job: `module:function` in polo_ros.experiments; called with the settings and a Workplace, returns numbers as
-            JSON has them. It must depend on these two only: no clock, no global random numbers.
+        job: `module:function` in polo_ros.experiments, or `package.module:function` in another package; called with
+            the settings and a Workplace, returns numbers as JSON has them. It must depend on these two only: no
+            clock, no global random numbers.
         settings: As JSON has them.
         needs: Names of trials whose files it reads.
         cost: Expected time, in any unit: the longest begin first.
         facts: What the experiment tells its trials apart by; of no influence on the outcome.
+        exclusive: Measures time, and must have the machine to itself.
     """
 
     name: str
@@ -39,6 +43,7 @@ class Trial:
     needs: tuple[str, ...] = ()
     cost: float = 1.0
     facts: Mapping[str, Any] = field(default_factory=dict)
+    exclusive: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,7 @@ class Outcomes:
     trials: tuple[Trial, ...]
     numbers: Mapping[str, Mapping[str, Any]]  # by name of trial
     folders: Mapping[str, Path] = field(default_factory=dict)
+    cpu_s: Mapping[str, float] = field(default_factory=dict)  # time on a processor, of all attempts together
 
     def of(self, **facts: Any) -> list[tuple[Trial, Mapping[str, Any]]]:
         """Trials with these facts, with their numbers."""
@@ -114,6 +120,10 @@ class Experiment(abc.ABC):
     @abc.abstractmethod
     def draw(self, outcomes: Outcomes, figure: Figure) -> None:
         """Draw the figure."""
+
+    def extras(self, outcomes: Outcomes) -> Mapping[str, Path]:
+        """Files of trials that are worth a place beside the figure, by the name that they get there."""
+        return {}
 
 
 def save_arrays(workplace: Workplace, **arrays: Any) -> None:

@@ -14,6 +14,7 @@ from polo_ros.agents.polo import PoloConfig
 from polo_ros.agents.run import PoloRun
 from polo_ros.config import replace
 from polo_ros.drivers.mujoco import MujocoDriver
+from polo_ros.experiments import comparison
 from polo_ros.experiments.agents import settings_of
 from polo_ros.experiments.base import Claim, Experiment, Outcomes, Trial, Workplace, mean_and_error, save_arrays
 from polo_ros.seeding import Stream, generator
@@ -92,13 +93,14 @@ class Exploration(Experiment):
     def trials(self, budget: str, seeds: int) -> list[Trial]:
         """Every agent in both worlds, all seeds."""
         steps = 1000 if budget == "full" else 100
+        cheap = comparison.SMALL if budget == "small" else {}
         out = []
         for world in WORLDS:
             for agent, config in AGENTS.items():
                 for seed in range(seeds):
                     settings: dict[str, Any] = {"task": world, "agent": agent, "steps": steps, "seed": seed}
                     if agent != "random":
-                        settings["config"] = settings_of(world, config)
+                        settings["config"] = settings_of(world, {**cheap, **config})
                         settings["maps"] = [steps // 10, 3 * steps // 10, steps] if seed == 0 else []
                     out.append(
                         Trial(

@@ -26,7 +26,7 @@ class HeadSize(Experiment):
         for horizon in horizons(budget)[-3:]:
             for size in SIZES:
                 for seed in range(seeds):
-                    out.append(act(f"head{size:g}", horizon, seed, learned, "POLO", head_size=size))
+                    out.append(act(f"head{size:g}", horizon, budget, seed, learned, "POLO", head_size=size))
         return out
 
     def claims(self, outcomes: Outcomes) -> list[Claim]:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from polo_ros.experiments import comparison
 from polo_ros.experiments.agents import settings_of
-from polo_ros.experiments.base import Claim, Experiment, Outcomes, Trial, mean_and_error
+from polo_ros.experiments.base import Claim, Experiment, Outcomes, Trial
 
 TASK = "humanoid_getup"
 EPISODE = 600  # steps
@@ -25,19 +26,24 @@ PLANNER: Mapping[str, Any] = {
 }
 
 
+def planner(budget: str, horizon: int) -> dict[str, Any]:
+    """Settings of the planner, and in a small budget of a cheap learner."""
+    return {**PLANNER, **(comparison.SMALL if budget == "small" else {}), "mppi.horizon": horizon}
+
+
 def horizons(budget: str) -> tuple[int, ...]:
     """Planning horizons of the figure."""
     return (8, 16, 32, 64) if budget == "full" else (4, 8)
 
 
 def learning_steps(budget: str) -> int:
-    """Steps of learning: the paper's 20 episodes of 600, or two short of that."""
+    """Steps of learning: the paper's 20 episodes of 600, or one."""
     return 12_000 if budget == "full" else EPISODE
 
 
 def learn(horizon: int, budget: str, seed: int = 0, **changes: Any) -> Trial:
     """POLO learns to get up with this horizon; other experiments use what it learned."""
-    config = {**PLANNER, "mppi.horizon": horizon, **changes}
+    config = {**planner(budget, horizon), **changes}
     return Trial(
         name=f"getup-learn-h{horizon}-s{seed}",
         job="agents:learn",
@@ -47,9 +53,9 @@ def learn(horizon: int, budget: str, seed: int = 0, **changes: Any) -> Trial:
     )
 
 
-def act(name: str, horizon: int, seed: int, learned: Trial | None, agent: str, **settings: Any) -> Trial:
+def act(name: str, horizon: int, budget: str, seed: int, learned: Trial | None, agent: str, **settings: Any) -> Trial:
     """One episode with what was learned, or plain MPC; on starts that learning has not seen."""
-    config = {**PLANNER, "mppi.horizon": horizon, **settings.pop("config", {})}
+    config = {**planner(budget, horizon), **settings.pop("config", {})}
     return Trial(
         name=f"getup-{name}-h{horizon}-s{seed}",
         job="agents:act",
@@ -75,25 +81,16 @@ class Horizon(Experiment):
             learned = learn(horizon, budget)
             out.append(learned)
             for seed in range(seeds):
-                out.append(act("polo", horizon, seed, learned, "POLO"))
-                out.append(act("mpc", horizon, seed, None, "MPC"))
+                out.append(act("polo", horizon, budget, seed, learned, "POLO"))
+                out.append(act("mpc", horizon, budget, seed, None, "MPC"))
         return out
 
     def claims(self, outcomes: Outcomes) -> list[Claim]:
         """POLO is never worse, and stands where MPC sits."""
-        found = sorted({trial.facts["horizon"] for trial in outcomes.trials})
-        means: dict[str, list[float]] = {agent: [] for agent in ("MPC", "POLO")}
-        for agent, values in means.items():
-            for horizon in found:
-                values.append(float(outcomes.column("mean_reward", agent=agent, horizon=horizon).mean()))
-        last = found[-1]
+        last = comparison.horizons(outcomes)[-1]
         polo, mpc = (outcomes.column("last_second_height", agent=agent, horizon=last) for agent in ("POLO", "MPC"))
         return [
-            Claim(
-                "POLO's mean reward is at least MPC's at every horizon",
-                all(p >= m for p, m in zip(means["POLO"], means["MPC"], strict=True)),
-                {"horizons": found, "POLO": means["POLO"], "MPC": means["MPC"]},
-            ),
+            comparison.not_worse(outcomes),
             Claim(
                 f"at H={last} POLO stands (root at {STANDS} m or more through the last second) in 2 of 3 trials",
                 3 * int((polo >= STANDS).sum()) >= 2 * len(polo),
@@ -109,16 +106,12 @@ class Horizon(Experiment):
     def draw(self, outcomes: Outcomes, figure: Figure) -> None:
         """Reward over horizon, and height over time at the longest."""
         left, right = figure.subplots(1, 2)
-        found = sorted({trial.facts["horizon"] for trial in outcomes.trials})
-        for agent, colour in (("MPC", "tab:gray"), ("POLO", "tab:red")):
-            points = [mean_and_error(outcomes.column("mean_reward", agent=agent, horizon=h)) for h in found]
-            means, errors = np.array(points).T
-            left.errorbar(found, means, errors, color=colour, marker="o", capsize=3, label=agent)
-            for trial, _ in outcomes.of(agent=agent, horizon=found[-1]):
+        comparison.draw_by_horizon(outcomes, left, "mean_reward", "mean reward a step")
+        left.legend()
+        last = comparison.horizons(outcomes)[-1]
+        for agent, colour in comparison.COLOURS.items():
+            for trial, _ in outcomes.of(agent=agent, horizon=last):
                 height = outcomes.arrays(trial.name)["height"]
                 right.plot(0.008 * np.arange(len(height)), height, color=colour, alpha=0.7)
-        left.set(xlabel="planning horizon, steps", ylabel="mean reward a step", xscale="log", xticks=found)
-        left.set_xticks(found, [str(h) for h in found])
-        left.legend()
         right.axhline(STANDS, color="k", lw=0.8, ls="--")
-        right.set(xlabel="time, s", ylabel="root height, m", title=f"H = {found[-1]}")
+        right.set(xlabel="time, s", ylabel="root height, m", title=f"H = {last}")

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from polo_ros.experiments.agents import settings_of
 from polo_ros.experiments.base import Claim, Experiment, Outcomes, Trial, mean_and_error
-from polo_ros.experiments.polo_horizon import EPISODE, PLANNER, TASK
+from polo_ros.experiments.polo_horizon import EPISODE, TASK, planner
 from polo_ros.tasks.base import FloatArray
 
 HORIZON = 16  # of planning: short, so that the value decides
@@ -33,7 +33,7 @@ class NStep(Experiment):
                     "task": TASK,
                     "steps": episodes * EPISODE,
                     "seed": seed,
-                    "config": settings_of(TASK, {**PLANNER, "mppi.horizon": HORIZON, "targets.horizon": ahead}),
+                    "config": settings_of(TASK, {**planner(budget, HORIZON), "targets.horizon": ahead}),
                 },
                 cost=HORIZON + ahead,
                 facts={"N": ahead, "seed": seed},

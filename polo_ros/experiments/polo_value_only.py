@@ -29,9 +29,9 @@ class ValueOnly(Experiment):
         learned = learn(longest, budget)
         out = [learned]
         for seed in range(seeds):
-            out.append(act("value", longest, seed, learned, "value alone", config=VALUE_ALONE))
-            out.append(act("greedy", 1, seed, learned, "greedy on it", config=VALUE_ALONE))
-            out.append(act("polo", longest, seed, learned, "POLO"))
+            out.append(act("value", longest, budget, seed, learned, "value alone", config=VALUE_ALONE))
+            out.append(act("greedy", 1, budget, seed, learned, "greedy on it", config=VALUE_ALONE))
+            out.append(act("polo", longest, budget, seed, learned, "POLO"))
         return out
 
     def claims(self, outcomes: Outcomes) -> list[Claim]:

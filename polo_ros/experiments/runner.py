@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import mujoco
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from polo_ros import __version__
 from polo_ros.experiments.base import BUDGETS, Claim, Experiment, Outcomes, Trial, Workplace, plain
@@ -29,6 +29,10 @@ POLL = 0.2  # s
 
 class TrialFailed(RuntimeError):
     """A trial ended without an outcome; the message holds the end of what it printed."""
+
+
+class Busy(RuntimeError):
+    """Another process works on the same trial."""
 
 
 def reproduce(
@@ -47,7 +51,7 @@ def reproduce(
         experiment: What to run.
         budget: `full` or `small`.
         seeds: Number of seeds.
-        folder: Gets `results.json` and `figure.png`.
+        folder: Gets `results.json`, `figure.png` and the experiment's extras.
         store: Folder of trials. What is there already, of this or another experiment, is used as far as job,
             settings and versions agree.
         jobs: Trials at a time; 0: one a core.
@@ -57,20 +61,25 @@ def reproduce(
         What results.json holds.
 
     Raises:
-        ValueError: Unknown budget, or no seed.
+        ValueError: Unknown budget, no seed, or a negative number of jobs.
         TrialFailed: A trial failed; the others' outcomes are kept.
     """
     if budget not in BUDGETS:
         raise ValueError(f"unknown budget '{budget}'; budgets: {', '.join(BUDGETS)}")
     if seeds < 1:
         raise ValueError(f"--seeds {seeds} is below its minimum 1")
+    if jobs < 0:
+        raise ValueError(f"--jobs {jobs} is below its minimum 0")
     trials = experiment.trials(budget, seeds)
     queue = _Trials(trials, store, jobs or len(os.sched_getaffinity(0)), report)
     queue.run()
     folders = {trial.name: queue.folder(trial.name) for trial in trials}
     found = {name: json.loads((path / "outcome.json").read_text(encoding="utf-8")) for name, path in folders.items()}
-    outcomes = Outcomes(tuple(trials), {name: outcome["numbers"] for name, outcome in found.items()}, folders)
+    numbers = {name: outcome["numbers"] for name, outcome in found.items()}
+    cpu_s = {name: outcome["cpu_s"] for name, outcome in found.items()}
+    outcomes = Outcomes(tuple(trials), numbers, folders, cpu_s)
     claims = experiment.claims(outcomes)
+    extras = experiment.extras(outcomes)
     results = {
         "name": experiment.name,
         "paper": experiment.paper,
@@ -78,21 +87,26 @@ def reproduce(
         "budget": budget,
         "seeds": seeds,
         "versions": versions(),
-        "cpu_core_hours": sum(outcome["cpu_s"] for outcome in found.values()) / 3600.0,
+        "cpu_core_hours": sum(cpu_s.values()) / 3600.0,
         "claims": [plain({"claim": c.claim, "holds": bool(c.holds), "figures": c.figures}) for c in claims],
+        "files": list(extras),
         "trials": [
             {
                 "name": trial.name,
                 "job": trial.job,
                 "settings": plain(trial.settings),
                 "facts": plain(trial.facts),
-                "cpu_s": found[trial.name]["cpu_s"],
-                "numbers": found[trial.name]["numbers"],
+                "cpu_s": cpu_s[trial.name],
+                "numbers": numbers[trial.name],
             }
             for trial in trials
         ],
     }
     _write(folder / "results.json", json.dumps(results, indent=1) + "\n")
+    for name, path in extras.items():
+        partial = folder / f".{name}.{os.getpid()}"
+        shutil.copyfile(path, partial)
+        os.replace(partial, folder / name)
     draw(experiment, outcomes, claims, folder / "figure.png")
     return results
 
@@ -112,6 +126,10 @@ def versions() -> dict[str, str]:
 
 def draw(experiment: Experiment, outcomes: Outcomes, claims: list[Claim], path: Path) -> None:
     """Draw an experiment's figure into a PNG."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     with matplotlib.rc_context({"font.size": 8, "axes.grid": True, "grid.alpha": 0.3, "axes.axisbelow": True}):
         figure = Figure(figsize=(9, 4.5), layout="constrained")
         FigureCanvasAgg(figure)
@@ -174,11 +192,7 @@ class _Trials:
         return self._fingerprints[name]
 
     def _is_done(self, name: str) -> bool:
-        try:
-            json.loads((self.folder(name) / "outcome.json").read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
-            return False
-        return True
+        return _has_outcome(self.folder(name))
 
     def _start(self) -> None:
         ready = [
@@ -186,7 +200,11 @@ class _Trials:
             for name, trial in self._trials.items()
             if name not in self._done and name not in self._running and self._done.issuperset(trial.needs)
         ]
-        for trial in sorted(ready, key=lambda trial: -self._weight(trial.name))[: self._jobs - len(self._running)]:
+        # Those that want the machine to themselves come last.
+        ready.sort(key=lambda trial: (trial.exclusive, -self._weight(trial.name)))
+        for trial in ready[: self._jobs - len(self._running)]:
+            if self._running and (trial.exclusive or any(r.trial.exclusive for r in self._running.values())):
+                break
             folder = self.folder(trial.name)
             folder.mkdir(parents=True, exist_ok=True)
             order = {
@@ -197,7 +215,9 @@ class _Trials:
             _write(folder / "order.json", json.dumps(order, indent=1) + "\n")
             with open(folder / "log", "ab") as log:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "polo_ros.experiments.runner", str(folder)],
+                    [sys.executable, "-m", "polo_ros.experiments.runner", str(folder.resolve())],
+                    # Python looks for modules in its current folder first: a checkout's may be other than ours.
+                    cwd=folder,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -230,11 +250,45 @@ class _Trials:
 
 
 def work(folder: Path) -> None:
-    """Do the trial that `folder`/order.json asks for, and write `folder`/outcome.json."""
+    """Do the trial that `folder`/order.json asks for, and write `folder`/outcome.json, unless that is there.
+
+    Raises:
+        Busy: Another process works in `folder`.
+    """
+    with _alone(folder):
+        if not _has_outcome(folder):
+            _work(folder)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep others out of a trial's folder; the system lets them in again however this process ends."""
+    with open(folder / "lock", "a+", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise Busy(f"process {lock.read() or '?'} already works on this trial, in {folder}") from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def _has_outcome(folder: Path) -> bool:
+    try:
+        json.loads((folder / "outcome.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
+
+
+def _work(folder: Path) -> None:
     prepare()
     order = json.loads((folder / "order.json").read_text(encoding="utf-8"))
     module, _, function = order["job"].partition(":")
-    job = getattr(importlib.import_module(f"polo_ros.experiments.{module}"), function)
+    place = module if "." in module else f"polo_ros.experiments.{module}"
+    job = getattr(importlib.import_module(place), function)
 
     def progress(done: float, words: str) -> None:
         _write(folder / "progress", f"{100 * done:3.0f} %  {words}")
@@ -262,4 +316,7 @@ def _write(path: Path, text: str) -> None:
 
 
 if __name__ == "__main__":
-    work(Path(sys.argv[1]))
+    try:
+        work(Path(sys.argv[1]))
+    except Busy as busy:
+        sys.exit(str(busy))

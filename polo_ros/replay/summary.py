@@ -199,7 +199,7 @@ def summarise(run_dir: Path | str, make_video: bool = True) -> dict[str, Any]:
         "deadlines_missed": planner.total("deadlines_missed"),
         "value_gate_mean": _number(float(planner["value_gate"].mean())) if len(planner["value_gate"]) else None,
         "episode_returns": robot.returns(),
-        "success": _success(task, robot, notes),
+        **_judged(task, robot, notes),
         "weights_swapped": planner.total("weights_swapped"),
         "weights_version": int(max([robot.weights_version, *planner.columns["weights_version"]])),
         "value_loss": _number(learner.last("value_loss")),
@@ -255,16 +255,22 @@ def _task(session: SessionInfo, model_hashes: Sequence[str], notes: list[str]) -
     return task
 
 
-def _success(task: Task | None, robot: _Robot, notes: list[str]) -> bool | None:
+def _judged(task: Task | None, robot: _Robot, notes: list[str]) -> dict[str, Any]:
+    """What the task itself says of the run."""
     observations = robot.observations()
     if task is None or not observations:
-        return None
+        return {"success": None, "measures": {}}
     try:
-        found = task.success(np.stack(observations))
+        run = np.stack(observations)
+        found = task.success(run)
+        measures = task.measures(run)
     except ValueError as error:
         notes.append(f"success is not judged: {error}")
-        return None
-    return None if found is None else bool(found)
+        return {"success": None, "measures": {}}
+    return {
+        "success": None if found is None else bool(found),
+        "measures": {name: _number(float(value)) for name, value in measures.items()},
+    }
 
 
 def _sizes(reader: BagReader) -> dict[str, int]:
@@ -340,6 +346,7 @@ def format_table(facts: dict[str, Any]) -> str:
     rows = [
         ("task", f"{facts['task'] or '-'} (seed {facts['seed']}, {facts['clock'] or '-'}, {facts['driver'] or '-'})"),
         ("success", success),
+        *((name.replace("_", " "), number(value, ".4g")) for name, value in facts["measures"].items()),
         ("steps", f"{facts['steps']} ({facts['duration_s']:.2f} s robot time, {facts['wall_s']:.2f} s wall)"),
         ("real-time factor", number(facts["real_time_factor"], ".3f")),
         ("steps without plan", f"{facts['missed_steps']} (safe stop: {facts['safe_stops']} steps in all)"),

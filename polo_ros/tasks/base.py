@@ -160,6 +160,17 @@ class Task(abc.ABC):
         """Whether a run with these observations (T, nobs) did the task; None: not defined."""
         return None
 
+    def measures(self, observations: FloatArray) -> Mapping[str, float]:
+        """Figures of a run with these observations (T, nobs), for its summary.
+
+        Args:
+            observations: Of one episode, from its start on; at least one.
+
+        Returns:
+            Figures by name; nan where the run is too short for one.
+        """
+        return {}
+
     # ---- what follows from it --------------------------------------------------------------
 
     @cached_property

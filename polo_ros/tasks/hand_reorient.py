@@ -18,6 +18,7 @@ Physics differs from pen-v0's where it costs more than it changes. 80 candidates
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -186,15 +187,29 @@ class HandReorient(Task):
     def success(self, observations: FloatArray) -> bool | None:
         """Whether at least half of the targets were reached; None for a run shorter than one target.
 
-        A target is reached if the median angle over the last 25 of its 75 steps is below 0.4 rad. `observations`
-        begin with an episode.
+        `observations` begin with an episode.
         """
+        share = self._targets_reached(observations)
+        return None if np.isnan(share) else share >= 0.5
+
+    def measures(self, observations: FloatArray) -> Mapping[str, float]:
+        """`mean_angle` between die and target, rad; `targets_reached`, a share of those that came, 0 .. 1.
+
+        A target that is still the current one at the end is not counted.
+        """
+        return {
+            "mean_angle": float(self.angle(observations).mean()),
+            "targets_reached": self._targets_reached(observations),
+        }
+
+    def _targets_reached(self, observations: FloatArray) -> float:
+        """Share of targets with a median angle below 0.4 rad over the last 25 of their 75 steps; nan without any."""
         targets = len(observations) // self.TARGET_STEPS
         if not targets:
-            return None
+            return float("nan")
         angles = self.angle(observations[: targets * self.TARGET_STEPS]).reshape(targets, self.TARGET_STEPS)
         reached = np.median(angles[:, -self.SUCCESS_STEPS :], axis=1) < self.SUCCESS_ANGLE
-        return bool(reached.mean() >= 0.5)
+        return float(reached.mean())
 
 
 def _model(size: float, mass: float) -> tuple[mujoco.MjModel, FloatArray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -157,3 +158,11 @@ class Humanoid(Task):
         """The last second of observations (T, nobs); None if there is less."""
         second = round(1.0 / self.control_dt)
         return None if len(observations) < second else observations[-second:]
+
+    def measures(self, observations: FloatArray) -> Mapping[str, float]:
+        """Heights of the root in m: `mean_height`, and `last_second_height`, the lowest of the last second."""
+        height = self.root_height(observations)
+        return {
+            "mean_height": float(height.mean()),
+            "last_second_height": float(height[-round(1.0 / self.control_dt) :].min()),
+        }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import mujoco
@@ -102,6 +103,15 @@ class HumanoidBox(Humanoid):
         """Whether the box stays within 0.3 m of the target through the last second; None for a shorter run."""
         last = self.last_second(observations)
         return None if last is None else bool((self.distance(last) <= self.SUCCESS_DISTANCE).all())
+
+    def measures(self, observations: FloatArray) -> Mapping[str, float]:
+        """Heights as of every humanoid; `final_distance` and `least_distance` of the box from its target, m."""
+        distance = self.distance(observations)
+        return {
+            **super().measures(observations),
+            "final_distance": float(distance[-1]),
+            "least_distance": float(distance.min()),
+        }
 
 
 def _length(vector: Any) -> Any:

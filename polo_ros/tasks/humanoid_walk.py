@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from polo_ros.tasks.base import FloatArray, ObservationSpec, ObservationView
 from polo_ros.tasks.humanoid import BODY_GROUPS, BODY_SCALES, Humanoid
@@ -29,6 +32,7 @@ class HumanoidWalk(Humanoid):
     TARGET_SPEED = 1.0  # m/s
     SUCCESS_SPEED_ERROR = 0.3  # m/s, of the mean over the last second
     FALLEN_HEIGHT = 0.9  # m, below which the root must never be
+    MEASURED_TIME = 2.0  # s at the end of a run, some steps long, over which `measures` takes the speed
 
     def observe_more(self, sensors: FloatArray, obs: FloatArray) -> None:
         """Write Root_y into obs (N, 1)."""
@@ -51,3 +55,20 @@ class HumanoidWalk(Humanoid):
             return None
         error = abs(self.speed(last).mean() - self.TARGET_SPEED)
         return bool((self.root_height(observations) >= self.FALLEN_HEIGHT).all() and error <= self.SUCCESS_SPEED_ERROR)
+
+    def measures(self, observations: FloatArray) -> Mapping[str, float]:
+        """Heights as of every humanoid, and how it walked.
+
+        `speed` and `speed_error`: means of the speed and of its distance from the target's over the last 2 s, m/s.
+        `lowest_height`: of the root, m. `upright_s`: time before the first fall, s; all of the run's without one.
+        """
+        height = self.root_height(observations)
+        fallen = np.flatnonzero(height < self.FALLEN_HEIGHT)
+        speed = self.speed(observations[-round(self.MEASURED_TIME / self.control_dt) :])
+        return {
+            **super().measures(observations),
+            "speed": float(speed.mean()),
+            "speed_error": float(abs(speed - self.TARGET_SPEED).mean()),
+            "lowest_height": float(height.min()),
+            "upright_s": self.control_dt * float(fallen[0] if len(fallen) else len(height) - 1),
+        }

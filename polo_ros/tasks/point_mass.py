@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import mujoco
@@ -19,7 +20,7 @@ class PointMass(Task):
     is `coverage`, the share of an occupancy grid visited (the paper's figure 2a).
     """
 
-    control_dt = 0.02
+    control_dt = 0.04
     discount = 0.99
     observation_spec = ObservationSpec(
         (("position", 2), ("velocity", 2)), scales=(("position", 0.5), ("velocity", 1.0))
@@ -56,7 +57,11 @@ class PointMass(Task):
 
     def success(self, observations: FloatArray) -> bool:
         """Whether the run visited 80 % of the free cells."""
-        return self.coverage(self.observation_spec.view(observations)["position"]) >= self.SUCCESS_COVERAGE
+        return self.measures(observations)["coverage"] >= self.SUCCESS_COVERAGE
+
+    def measures(self, observations: FloatArray) -> Mapping[str, float]:
+        """`coverage`: share of the free cells that were visited, 0 .. 1."""
+        return {"coverage": self.coverage(self.observation_spec.view(observations)["position"])}
 
     def free_cells(self, cells: int = 20) -> npt.NDArray[np.bool_]:
         """Which cells of a cells x cells grid the agent's centre can stand in the middle of, (cells, cells) [x, y]."""

@@ -1,0 +1,29 @@
+"""Jobs of the toy experiment, which start fast."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from polo_ros.experiments.base import Workplace, save_arrays
+
+
+def draw(settings: dict[str, Any], workplace: Workplace) -> dict[str, Any]:
+    """A number that the settings give; every call leaves a line in the trial's folder."""
+    with open(workplace.folder / "calls", "a", encoding="utf-8") as calls:
+        calls.write("called\n")
+    workplace.progress(0.5, "half of it")
+    number = float(settings["number"])
+    save_arrays(workplace, curve=[number] * 3)
+    (workplace.folder / "note.txt").write_text(f"{number}\n", encoding="utf-8")
+    return {"number": number, "missing": float("nan")}
+
+
+def total(settings: dict[str, Any], workplace: Workplace) -> dict[str, Any]:
+    """The sum of what the needed trials have noted."""
+    draw({"number": 0}, workplace)
+    notes = [float((folder / "note.txt").read_text(encoding="utf-8")) for folder in workplace.needed.values()]
+    return {"number": settings["factor"] * sum(notes)}
+
+
+def fail(settings: dict[str, Any], workplace: Workplace) -> dict[str, Any]:
+    raise ArithmeticError(settings["words"])
