@@ -190,6 +190,16 @@ def test_installed_settings_are_known_and_valid(file):
     )
 
 
+def test_a_clock_has_settings_of_its_own_over_the_tasks(tmp_path, monkeypatch):
+    (tmp_path / "config").mkdir()
+    for name, text in {"arm": "mppi: {horizon: 40, sigma: 0.5}", "arm.realtime": "mppi: {horizon: 10}"}.items():
+        (tmp_path / "config" / f"{name}.yaml").write_text(f"/**:\n  ros__parameters:\n    {text}\n")
+    monkeypatch.setenv("POLO_ROS_SHARE", str(tmp_path))
+    found = {clock: for_task(PoloConfig(), "arm", clock).mppi for clock in ("lockstep", "realtime")}
+    assert [found[clock].horizon for clock in found] == [40, 10]
+    assert [found[clock].sigma for clock in found] == [0.5, 0.5]
+
+
 def test_a_task_without_a_file_has_the_defaults():
     assert for_task(PoloConfig(), "no_such_task") == PoloConfig()
 

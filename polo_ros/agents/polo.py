@@ -12,7 +12,7 @@ from polo_ros.dynamics.base import Dynamics
 from polo_ros.learning.learner_config import LearnerConfig
 from polo_ros.learning.targets import TargetConfig
 from polo_ros.learning.value_function import KIND, ValueConfig, ValueFunction, shapes
-from polo_ros.learning.weights import Arrays, decode
+from polo_ros.learning.weights import Arrays, decode, read_initial
 from polo_ros.planners.base import PlanResult
 from polo_ros.planners.mppi import Mppi, MppiConfig
 from polo_ros.planners.objective import Objective, ObjectiveConfig
@@ -57,6 +57,9 @@ class PoloPlanner:
         self._arrays: Arrays | None = None
         self._value: ValueFunction | None = None
         self._shapes = shapes(config.value, task.observation_spec.size)
+        if config.value.initial:
+            arrays = read_initial(config.value.initial, KIND, task.name, task.model_hash, self._shapes)
+            self.use_weights(arrays, version=0)
         self._episode = -1
         self._first_step = 0
         self._plan_id = 0

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from polo_ros.tasks.base import FloatArray
+
+Floats = npt.NDArray[np.floating[Any]]
 
 # Statistics of an entry that is no input: it becomes as good as 0, and no value is outside its range.
 _UNUSED_STD = 1e9
@@ -44,7 +48,15 @@ class Normaliser:
         self._high = np.full(nobs, -np.inf)
         self._scale = np.full(nobs, np.nan) if scale is None else scale
         self._fixed = np.isfinite(self._scale)
+        self._offset = np.zeros(nobs)  # mean of the fixed entries
         self._unused = np.zeros(nobs, bool) if used is None else ~used
+
+    def adopt(self, mean: Floats, std: Floats, low: Floats, high: Floats) -> None:
+        """Keep to statistics that weights came with, each (nobs,): what they were learned on; the range goes on."""
+        self._offset, self._scale = np.array(mean, float), np.array(std, float)
+        self._fixed[:] = True
+        np.minimum(self._low, low, out=self._low)
+        np.maximum(self._high, high, out=self._high)
 
     def add(self, observation: FloatArray) -> None:
         """Take in one observation (nobs,)."""
@@ -60,7 +72,8 @@ class Normaliser:
     @property
     def mean(self) -> FloatArray:
         """(nobs,)."""
-        return np.where(self._fixed | self._unused, 0.0, self._mean * (self.count / (self.count + self.IMAGINARY)))
+        seen = self._mean * (self.count / (self.count + self.IMAGINARY))
+        return np.where(self._unused, 0.0, np.where(self._fixed, self._offset, seen))
 
     @property
     def std(self) -> FloatArray:
@@ -93,6 +106,6 @@ class Normaliser:
         if self.count:
             self._low[:] = arrays["low"]
             self._high[:] = arrays["high"]
-        else:
+        elif not self._fixed.all():
             self._low.fill(np.inf)
             self._high.fill(-np.inf)

@@ -20,7 +20,7 @@ from polo_ros.learning.learner_config import LearnerConfig
 from polo_ros.learning.normaliser import Normaliser
 from polo_ros.learning.targets import TargetConfig, TargetPlanner
 from polo_ros.learning.value_ensemble import KIND, ValueConfig, ValueEnsemble, regression_loss, shapes
-from polo_ros.learning.weights import Weights
+from polo_ros.learning.weights import Weights, WeightsError, read_initial
 from polo_ros.replay.buffer import ReplayBuffer
 from polo_ros.replay.transition import Transition
 from polo_ros.seeding import Stream, generator
@@ -101,6 +101,8 @@ class PoloLearner:
             task.observation_spec.scale,
             task.observation_spec.mask(self.value_config.inputs),
         )
+        if self.value_config.initial:
+            self._begin_with(self.value_config.initial)
         self._planner = TargetPlanner(task, dynamics, self.target_config)
         self._optimiser = torch.optim.Adam(self.ensemble.parameters(), lr=self.config.learning_rate)
         self._noise = TargetNoise(seed, self.value_config.members)
@@ -111,6 +113,17 @@ class PoloLearner:
         self.transitions_lost = 0
         self.transitions_refused = 0
         self.message = ""
+
+    def _begin_with(self, name: str) -> None:
+        task, ensemble = self._task, self.ensemble
+        arrays = read_initial(name, KIND, task.name, task.model_hash, shapes(self.value_config, ensemble.nobs))
+        for word, scale in (("value_scale", ensemble.value_scale), ("prior_scale", self.value_config.prior_scale)):
+            if arrays[word][0] != np.float32(scale):
+                raise WeightsError(
+                    f"initial weights '{name}': {word} is {arrays[word][0]:g}, the settings give {scale:g}"
+                )
+        ensemble.load(arrays)
+        self._normaliser.adopt(arrays["obs_mean"], arrays["obs_std"], arrays["data_low"], arrays["data_high"])
 
     # ---- the schedule ----------------------------------------------------------------------
 

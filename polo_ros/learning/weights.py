@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
+from polo_ros import resources
+
 Arrays = dict[str, npt.NDArray[np.float32]]
 Shapes = Mapping[str, tuple[int, ...]]
+
+_ORIGIN = "polo_ros"  # key of a file's metadata
 
 
 class WeightsError(ValueError):
@@ -31,13 +37,39 @@ class Weights:
     arrays: Arrays
 
     def encode(self) -> bytes:
-        """The arrays as a safetensors file."""
-        return safetensors.numpy.save(self.arrays)
+        """The arrays as a safetensors file that says what it is of."""
+        # As one entry: the library writes several in any order, and equal weights must have equal bytes.
+        origin = {"kind": self.kind, "task": self.task, "model_hash": self.model_hash}
+        return safetensors.numpy.save(self.arrays, metadata={_ORIGIN: json.dumps(origin)})
 
 
 def digest(data: bytes) -> str:
     """sha256 of encoded weights, 64 hex digits."""
     return hashlib.sha256(data).hexdigest()
+
+
+def read_initial(name: str, kind: str, task: str, model_hash: str, shapes: Shapes) -> Arrays:
+    """Weights to begin with, from a file: a path, or the name of one in share/polo_ros/weights.
+
+    Raises:
+        WeightsError: There is no such file, or it is not of this kind, task and model.
+    """
+    try:
+        path = Path(name) if "/" in name else resources.path("weights", name)
+        data = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"initial weights '{name}': {error}") from None
+    arrays = decode(data, shapes)
+    # Of a file that `decode` has read: eight bytes of length, and so many of JSON.
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    try:
+        origin = dict(json.loads(header["__metadata__"][_ORIGIN]))
+    except (KeyError, TypeError, ValueError):
+        raise WeightsError(f"initial weights '{name}' do not say what they are of") from None
+    for word, expected in (("kind", kind), ("task", task), ("model_hash", model_hash)):
+        if origin.get(word) != expected:
+            raise WeightsError(f"initial weights '{name}': {word} is {origin.get(word)!r}, expected {expected!r}")
+    return arrays
 
 
 def decode(data: bytes, shapes: Shapes) -> Arrays:

@@ -69,7 +69,7 @@ class PoloNode(LifecycleNode):
         self.failed = False  # a thread of the node has ended with an error
         self._keep: set[Any] = set()
         task = self._override("task", SessionConfig().task)
-        self._task_defaults = task_parameters(task)
+        self._task_defaults = task_parameters(task, self._override("clock", SessionConfig().clock))
         self.session = self.declare(SessionConfig())
         self.add_on_set_parameters_callback(self._check_change)
         self.add_post_set_parameters_callback(self._apply_change)
@@ -82,8 +82,8 @@ class PoloNode(LifecycleNode):
     def declare(self, config: C) -> C:
         """Declare every field of `config` as a parameter; returns it with the values given.
 
-        Defaults come from config/<task>.yaml where it names the field; launch files and the command
-        line win over both. Raises ValueError for a value out of range.
+        Defaults come from config/<task>.yaml and config/<task>.<clock>.yaml where they name the field; launch files
+        and the command line win over both. Raises ValueError for a value out of range.
         """
         known = {name for name, *_ in fields(config)}
         config = replace(config, {k: v for k, v in self._task_defaults.items() if k in known})

@@ -76,16 +76,19 @@ class RecorderConfig(Config):
     summary: bool = option(True, "write the session's summary when recording ends")
 
 
-def task_parameters(task: str) -> dict[str, Any]:
-    """Parameters of config/<task>.yaml; empty for a task that brings none."""
-    try:
-        path = resources.path("config", f"{task}.yaml")
-    except FileNotFoundError:
-        return {}
-    return read_parameters(Path(path))
+def task_parameters(task: str, clock: str = "lockstep") -> dict[str, Any]:
+    """Parameters of config/<task>.yaml and, over them, of config/<task>.<clock>.yaml; empty where there are none."""
+    found: dict[str, Any] = {}
+    for name in (f"{task}.yaml", f"{task}.{clock}.yaml"):
+        try:
+            path = resources.path("config", name)
+        except FileNotFoundError:
+            continue
+        found.update(read_parameters(Path(path)))
+    return found
 
 
-def for_task(config: T, task: str) -> T:
-    """`config` with the values that config/<task>.yaml gives for its fields."""
+def for_task(config: T, task: str, clock: str = "lockstep") -> T:
+    """`config` with the values that the task's files give for its fields."""
     known = {name for name, *_ in fields(config)}
-    return replace(config, {k: v for k, v in task_parameters(task).items() if k in known})
+    return replace(config, {k: v for k, v in task_parameters(task, clock).items() if k in known})
