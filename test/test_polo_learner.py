@@ -408,3 +408,13 @@ def test_a_fit_that_fails_leaves_the_weights_and_the_next_one_goes_on(monkeypatc
     for learner in (spoiled, sound):
         feed(learner, transitions[24:])
     assert learned(spoiled) == learned(sound)
+
+
+def test_the_learner_fits_the_targets_that_it_is_told_to_choose() -> None:
+    by_member, by_mean = (make(targets=TargetConfig(horizon=4, rollouts=5, choice=c)) for c in ("member", "mean"))
+    for learner in (by_member, by_mean):
+        feed(learner, wander(CartTask(), 15))
+        learner.observe(wander(CartTask(), 16)[15])
+    # From the same weights: a member's own choice is never below what the mean chooses for it.
+    by_mean.ensemble.load(by_member.ensemble.arrays())
+    assert by_member.update().target_mean > by_mean.update().target_mean

@@ -9,7 +9,7 @@ import pytest
 from learning_fakes import CartTask, FencedCartTask, LinearDynamics
 
 from polo_ros.dynamics.base import Rollouts
-from polo_ros.learning.targets import TargetConfig, TargetPlanner
+from polo_ros.learning.targets import Futures, TargetConfig, TargetPlanner
 from polo_ros.tasks.base import FloatArray
 
 STATES = np.array([[0.0, 0.3, -0.2], [0.0, -0.8, 0.5], [0.0, 0.0, 0.0]])
@@ -174,3 +174,29 @@ def test_a_nominal_of_another_shape_is_refused() -> None:
     planner = TargetPlanner(CartTask(), LinearDynamics(), TargetConfig(horizon=4))
     with pytest.raises(ValueError, match=r"nominal has shape \(3, 5, 1\), expected \(3, 4, 1\)"):
         planner(two_values, STATES, np.zeros((3, 5, 1)), np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("choice", ["member", "mean"])
+def test_a_targets_sequence_is_chosen_by_each_member_or_by_the_mean_of_all(choice: str) -> None:
+    rng = np.random.default_rng(0)
+    members, states, sequences = 3, 5, 7
+    returns = rng.normal(size=(states, sequences))
+    returns[2, 4] = -np.inf  # diverged: not to be chosen
+    discounts = rng.uniform(0.5, 1.0, (states, sequences))
+    values = rng.normal(size=(members, states, sequences))
+    futures = Futures(returns, np.zeros((states, sequences, 2)), discounts, np.ones(states, bool))
+    for b in range(states):
+        totals = np.array([[returns[b, m] + discounts[b, m] * v[b, m] for m in range(sequences)] for v in values])
+        for k in range(members):
+            chosen = totals[k] if choice == "member" else totals.mean(axis=0)
+            assert futures.targets(values, choice)[k, b] == pytest.approx(totals[k, chosen.argmax()])
+
+
+def test_a_choice_by_the_mean_inflates_less_what_is_only_noise() -> None:
+    rng = np.random.default_rng(1)
+    noise = rng.normal(size=(6, 2000, 8))  # members that know nothing: every sequence is worth 0
+    futures = Futures(np.zeros((2000, 8)), np.zeros((2000, 8, 1)), np.ones((2000, 8)), np.ones(2000, bool))
+    by_member, by_mean = (futures.targets(noise, choice).mean() for choice in ("member", "mean"))
+    # The largest of eight normal numbers, and of eight means of six.
+    assert by_member == pytest.approx(1.42, abs=0.03)
+    assert by_mean == pytest.approx(1.42 / np.sqrt(6.0), abs=0.03)

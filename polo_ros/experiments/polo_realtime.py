@@ -13,15 +13,15 @@ import numpy as np
 import yaml
 from matplotlib.figure import Figure
 
-from polo_ros.experiments.agents import settings_of
+from polo_ros.experiments.agents import WEIGHTS
 from polo_ros.experiments.base import Claim, Experiment, Outcomes, Trial, Workplace, save_arrays
+from polo_ros.experiments.polo_horizon import PLANNER, TASK, act, horizons, learn
 from polo_ros.replay.bag_reader import BagReader
 from polo_ros.replay.bag_types import PLANNER_STATUS
 from polo_ros.replay.summary import summarise
 from polo_ros.session.config import task_parameters
 from polo_ros.tasks.humanoid_getup import HumanoidGetup
 
-TASK = "humanoid_getup"
 STANDS = 1.0  # m
 KEPT = ("real_time_factor", "missed_steps", "transitions_lost", "safe_stop_steps", "plan_ms_p50", "plan_ms_p99")
 
@@ -30,7 +30,10 @@ def session(settings: Mapping[str, Any], workplace: Workplace) -> dict[str, Any]
     """A launched session in real time; numbers of its bag and its processes."""
     run_dir = workplace.folder / "run"
     parameters = workplace.folder / "parameters.yaml"
-    parameters.write_text(yaml.safe_dump({"/**": {"ros__parameters": settings["config"]}}), encoding="utf-8")
+    values = dict(settings["parameters"])
+    for learned in workplace.needed.values():
+        values["value.initial"] = str(learned / WEIGHTS)
+    parameters.write_text(yaml.safe_dump({"/**": {"ros__parameters": values}}), encoding="utf-8")
     command = [str(Path(sys.prefix) / "bin" / "polo"), "launch", "sim", f"task:={TASK}", "clock:=realtime"]
     command += [f"duration:={settings['duration']}", f"seed:={settings['seed']}", f"run_dir:={run_dir}"]
     command += ["learner:=false", f"config:={parameters}"]
@@ -72,11 +75,11 @@ class Realtime(Experiment):
     def trials(self, budget: str, seeds: int) -> list[Trial]:
         """Sessions in real time; the same agent and value in lockstep, at the paper's horizon."""
         duration = self.DURATION if budget == "full" else 1.6
-        value = task_parameters(TASK, "realtime")["value.initial"]
-        agents = {"POLO": {"value.initial": value}, "MPC": {"value.initial": ""}}
-        out = []
+        longest = horizons(budget)[-1]
+        learned = learn(longest, budget)
+        out = [learned]
         for seed in range(seeds):
-            for agent, config in agents.items():
+            for agent, needs in (("POLO", (learned.name,)), ("MPC", ())):
                 out.append(
                     Trial(
                         name=f"realtime-{agent}-s{seed}",
@@ -84,27 +87,14 @@ class Realtime(Experiment):
                         settings={
                             "duration": duration,
                             "seed": 1000 + seed,
-                            "config": {**task_parameters(TASK, "realtime"), **config},
+                            "parameters": {**PLANNER, **task_parameters(TASK, "realtime")},
                         },
-                        facts={"agent": agent, "seed": seed},
+                        needs=needs,
+                        facts={"agent": agent, "seed": seed, "horizon": 0},
                         exclusive=True,
                     )
                 )
-            out.append(
-                Trial(
-                    name=f"realtime-lockstep-s{seed}",
-                    job="agents:act",
-                    settings={
-                        "task": TASK,
-                        "steps": round(duration / HumanoidGetup.control_dt),
-                        "seed": 1000 + seed,
-                        "config": settings_of(
-                            TASK, {"value.initial": value, **({} if budget == "full" else {"mppi.horizon": 4})}
-                        ),
-                    },
-                    facts={"agent": "POLO in lockstep", "seed": seed},
-                )
-            )
+            out.append(act("polo", longest, budget, seed, learned, "POLO in lockstep"))
         return out
 
     def claims(self, outcomes: Outcomes) -> list[Claim]:

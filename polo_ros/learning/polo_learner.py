@@ -242,7 +242,11 @@ class PoloLearner:
             ends = z_last[pick]
             values = ensemble.learned(ends.reshape(-1, ends.shape[-1])).view(-1, *ends.shape[:2])
             values = values + prior_last[:, pick]
-            return (returns[pick] + discounts[pick] * values).amax(dim=-1)
+            totals = returns[pick] + discounts[pick] * values
+            if self.target_config.choice == "member":
+                return totals.amax(dim=-1)
+            best = totals.mean(dim=0).argmax(dim=-1)
+            return totals.gather(-1, best.expand(len(totals), -1).unsqueeze(-1)).squeeze(-1)
 
         before = targets(torch.arange(rows))
         if not bool(torch.isfinite(before).all()):

@@ -38,6 +38,12 @@ class TargetConfig(Config):
     )
     filter_b0: float = option(1.0, "noise filter: n_t = b0 e_t + b1 n_(t-1)", low=0.0, high=1.0)
     filter_b1: float = option(0.0, "noise filter, see filter_b0", low=-1.0, high=1.0)
+    choice: str = option(
+        "member",
+        "whose value chooses a state's best sequence: each member's own, as eq. 7, or the mean of all; "
+        "what a member is then taught is its own value of it either way",
+        choices=("member", "mean"),
+    )
     batch: int = option(1024, "rollouts simulated at once; bounds the memory", low=1, high=1_000_000)
 
 
@@ -50,9 +56,13 @@ class Futures:
     discounts: FloatArray  # (B, M) gamma^N; 0 where a terminal state came first
     valid: npt.NDArray[np.bool_]  # (B,) whether any sequence is usable
 
-    def targets(self, values: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
+    def targets(self, values: npt.NDArray[np.floating[Any]], choice: str = "member") -> npt.NDArray[np.floating[Any]]:
         """y^k (K, B) from the members' values (K, B, M) of `last`; -inf where not `valid`."""
-        return np.asarray((self.returns + self.discounts * values).max(axis=-1))
+        totals = self.returns + self.discounts * values
+        if choice == "member":
+            return np.asarray(totals.max(axis=-1))
+        best = totals.mean(axis=0).argmax(axis=-1)
+        return np.asarray(np.take_along_axis(totals, best[None, :, None], axis=-1)[..., 0])
 
 
 class TargetPlanner:
@@ -101,7 +111,9 @@ class TargetPlanner:
     ) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
         """Targets y^k (K, B) by eq. 7 in units of reward, and where they are valid (B,)."""
         futures = self.futures(values, states, nominal, rng)
-        return np.asarray(futures.targets(_member_values(values, futures.last)), np.float64), futures.valid
+        return np.asarray(
+            futures.targets(_member_values(values, futures.last), self.config.choice), np.float64
+        ), futures.valid
 
     def _batch(
         self, values: MemberValues, states: FloatArray, nominal: FloatArray, rng: np.random.Generator

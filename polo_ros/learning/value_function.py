@@ -41,7 +41,12 @@ class ValueConfig(Config):
     inputs: str = option("", "observation groups that the value depends on, separated by commas; empty: all")
     scale: float = option(0.0, "value that counts as 1; 0: 1 / (1 - discount)", unit="reward", low=0.0, high=1e12)
     kappa: float = option(
-        1.0, "optimism over the ensemble, eq. 6; 0: mean", unit="1 / value scale", low=0.0, high=1e6, live=True
+        1.0,
+        "optimism over the ensemble, eq. 6; 0: mean, below 0: pessimism",
+        unit="1 / value scale",
+        low=-1e6,
+        high=1e6,
+        live=True,
     )
     convention: str = option(
         "normalised", "eq. 6: (1/kappa) log mean exp(kappa V), or log sum exp(kappa V) as printed", choices=CONVENTIONS
