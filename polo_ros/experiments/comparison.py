@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from polo_ros.experiments.agents import VIDEO, settings_of
-from polo_ros.experiments.base import Claim, Outcomes, Trial, mean_and_error
+from polo_ros.experiments.base import Claim, Experiment, Outcomes, Trial, mean_and_error
+from polo_ros.tasks.humanoid import Humanoid
 
 COLOURS = {"MPC": "tab:gray", "POLO": "tab:red"}
 
@@ -93,11 +94,44 @@ def not_worse(outcomes: Outcomes) -> Claim:
     )
 
 
-def video(outcomes: Outcomes) -> Mapping[str, Path]:
-    """The film of POLO's first run, if it could be made."""
-    films = (outcomes.folders[trial.name] / VIDEO for trial in outcomes.trials if trial.settings.get("video"))
-    made = next((path for path in films if path.is_file()), None)
-    return {VIDEO: made} if made else {}
+class Filmed(Experiment):
+    """POLO and plain MPC on a humanoid's task at the horizon of its settings; POLO's first episode is filmed.
+
+    Subclasses set `task` beside what Experiment asks for.
+    """
+
+    task: type[Humanoid]
+    default_seeds = 3
+
+    def trials(self, budget: str, seeds: int) -> list[Trial]:
+        """The paper's 20 episodes of learning, then episodes of both agents."""
+        full, episode = budget == "full", self.task.episode_steps
+        return trials(
+            self.task.name,
+            {} if full else {**SMALL, "mppi.horizon": 4},
+            learning=20 * episode if full else episode,
+            acting=episode,
+            seeds=seeds,
+            video=True,
+        )
+
+    def extras(self, outcomes: Outcomes) -> Mapping[str, Path]:
+        """The film, if it could be made."""
+        films = (outcomes.folders[trial.name] / VIDEO for trial in outcomes.trials if trial.settings.get("video"))
+        made = next((path for path in films if path.is_file()), None)
+        return {VIDEO: made} if made else {}
+
+
+def draw_heights(outcomes: Outcomes, ax: Any, colours: Mapping[str, str], line: float, **facts: Any) -> None:
+    """Root height over time of the agents' episodes; `line` is the height that is asked for, m."""
+    for agent, colour in colours.items():
+        for index, (trial, _) in enumerate(outcomes.of(agent=agent, **facts)):
+            height = outcomes.arrays(trial.name)["height"]
+            time = Humanoid.control_dt * np.arange(len(height))
+            ax.plot(time, height, color=colour, alpha=0.7, label=None if index else agent)
+    ax.axhline(line, color="k", lw=0.8, ls="--")
+    ax.set(xlabel="time, s", ylabel="root height, m")
+    ax.legend()
 
 
 def draw_by_horizon(outcomes: Outcomes, ax: Any, number: str, label: str) -> None:

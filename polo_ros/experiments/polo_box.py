@@ -2,42 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 from matplotlib.figure import Figure
 
 from polo_ros.experiments import comparison
-from polo_ros.experiments.base import Claim, Experiment, Outcomes, Trial
+from polo_ros.experiments.base import Claim, Outcomes
 from polo_ros.tasks.humanoid_box import HumanoidBox
 
 EPISODE = HumanoidBox.episode_steps
-HORIZON = 0  # steps of planning; 0: as the task's own settings say
 NEAR = 0.3  # m from the target
 
 
-class Box(Experiment):
+class Box(comparison.Filmed):
     """Pushing a box to its target, with what was learned in 20 episodes and without."""
 
     name = "polo.box"
     paper = "POLO, appendix A.3"
     question = "does the humanoid push the box to its target, and better with a learned value than by plain MPC?"
-    default_seeds = 3
-
-    def trials(self, budget: str, seeds: int) -> list[Trial]:
-        """The paper's 12 000 steps of learning, then episodes of both agents."""
-        full = budget == "full"
-        changes: Mapping[str, Any] = {"mppi.horizon": HORIZON} if HORIZON else {}
-        return comparison.trials(
-            HumanoidBox.name,
-            changes if full else {**comparison.SMALL, "mppi.horizon": 4},
-            learning=20 * EPISODE if full else EPISODE,
-            acting=EPISODE,
-            seeds=seeds,
-            video=True,
-        )
+    task = HumanoidBox
 
     def claims(self, outcomes: Outcomes) -> list[Claim]:
         """The box is where it should be in the end, and POLO no worse than MPC."""
@@ -67,7 +49,3 @@ class Box(Experiment):
                 right.plot(time, distance, color=colour, alpha=0.7)
         right.axhline(NEAR, color="k", lw=0.8, ls="--")
         right.set(xlabel="time, s", ylabel="distance of the box from its target, m")
-
-    def extras(self, outcomes: Outcomes) -> Mapping[str, Path]:
-        """The film of POLO's first episode."""
-        return comparison.video(outcomes)

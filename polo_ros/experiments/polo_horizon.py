@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from polo_ros.experiments import comparison
@@ -114,9 +113,5 @@ class Horizon(Experiment):
         comparison.draw_by_horizon(outcomes, left, "mean_reward", "mean reward a step")
         left.legend()
         last = comparison.horizons(outcomes)[-1]
-        for agent, colour in comparison.COLOURS.items():
-            for trial, _ in outcomes.of(agent=agent, horizon=last):
-                height = outcomes.arrays(trial.name)["height"]
-                right.plot(0.008 * np.arange(len(height)), height, color=colour, alpha=0.7)
-        right.axhline(STANDS, color="k", lw=0.8, ls="--")
-        right.set(xlabel="time, s", ylabel="root height, m", title=f"H = {last}")
+        comparison.draw_heights(outcomes, right, comparison.COLOURS, STANDS, horizon=last)
+        right.set_title(f"H = {last}")

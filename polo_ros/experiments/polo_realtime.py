@@ -13,6 +13,7 @@ import numpy as np
 import yaml
 from matplotlib.figure import Figure
 
+from polo_ros.experiments import comparison
 from polo_ros.experiments.agents import WEIGHTS
 from polo_ros.experiments.base import Claim, Experiment, Outcomes, Trial, Workplace, save_arrays
 from polo_ros.experiments.polo_horizon import PLANNER, TASK, act, horizons, learn
@@ -125,13 +126,5 @@ class Realtime(Experiment):
 
     def draw(self, outcomes: Outcomes, figure: Figure) -> None:
         """Height over time."""
-        ax = figure.subplots()
         colours = {"MPC": "tab:gray", "POLO": "tab:red", "POLO in lockstep": "tab:blue"}
-        for agent, colour in colours.items():
-            for index, (trial, _) in enumerate(outcomes.of(agent=agent)):
-                height = outcomes.arrays(trial.name)["height"]
-                label = agent if index == 0 else None
-                ax.plot(0.008 * np.arange(len(height)), height, color=colour, alpha=0.7, label=label)
-        ax.axhline(STANDS, color="k", lw=0.8, ls="--")
-        ax.set(xlabel="robot time, s", ylabel="root height, m")
-        ax.legend()
+        comparison.draw_heights(outcomes, figure.subplots(), colours, STANDS)

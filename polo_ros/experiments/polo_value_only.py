@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
+from polo_ros.experiments import comparison
 from polo_ros.experiments.base import Claim, Experiment, Outcomes, Trial
 from polo_ros.experiments.polo_horizon import act, horizons, learn
 
@@ -52,16 +53,8 @@ class ValueOnly(Experiment):
 
     def draw(self, outcomes: Outcomes, figure: Figure) -> None:
         """Height over time."""
-        ax = figure.subplots()
         colours = {"value alone": "tab:red", "greedy on it": "tab:blue", "POLO": "tab:gray"}
-        for agent, colour in colours.items():
-            for index, (trial, _) in enumerate(outcomes.of(agent=agent)):
-                height = outcomes.arrays(trial.name)["height"]
-                label = agent if index == 0 else None
-                ax.plot(0.008 * np.arange(len(height)), height, color=colour, alpha=0.7, label=label)
-        ax.axhline(RAISED, color="k", lw=0.8, ls="--")
-        ax.set(xlabel="time, s", ylabel="root height, m")
-        ax.legend()
+        comparison.draw_heights(outcomes, figure.subplots(), colours, RAISED)
 
     @staticmethod
     def _ends(outcomes: Outcomes, agent: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

@@ -2,42 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 from matplotlib.figure import Figure
 
 from polo_ros.experiments import comparison
-from polo_ros.experiments.base import Claim, Experiment, Outcomes, Trial
+from polo_ros.experiments.base import Claim, Outcomes
 from polo_ros.tasks.humanoid_walk import HumanoidWalk
 
 EPISODE = HumanoidWalk.episode_steps
-HORIZON = 0  # steps of planning; 0: as the task's own settings say
 SPEED_ERROR = 0.3  # m/s, mean over the last 2 s
 
 
-class Walk(Experiment):
+class Walk(comparison.Filmed):
     """Walking at 1 m/s, with what was learned in 20 episodes and without."""
 
     name = "polo.walk"
     paper = "POLO, appendix A.2"
     question = "does the humanoid walk at 1 m/s, and better with a learned value than by plain MPC?"
-    default_seeds = 3
-
-    def trials(self, budget: str, seeds: int) -> list[Trial]:
-        """The paper's 12 000 steps of learning, then episodes of both agents."""
-        full = budget == "full"
-        changes: Mapping[str, Any] = {"mppi.horizon": HORIZON} if HORIZON else {}
-        return comparison.trials(
-            HumanoidWalk.name,
-            changes if full else {**comparison.SMALL, "mppi.horizon": 4},
-            learning=20 * EPISODE if full else EPISODE,
-            acting=EPISODE,
-            seeds=seeds,
-            video=True,
-        )
+    task = HumanoidWalk
 
     def claims(self, outcomes: Outcomes) -> list[Claim]:
         """POLO walks, and no worse than MPC."""
@@ -72,7 +54,3 @@ class Walk(Experiment):
                 right.plot(time, speed, color=colour, alpha=0.7)
         right.axhline(HumanoidWalk.TARGET_SPEED, color="k", lw=0.8, ls="--")
         right.set(xlabel="time, s", ylabel="speed along x, mean of half a second, m/s")
-
-    def extras(self, outcomes: Outcomes) -> Mapping[str, Path]:
-        """The film of POLO's first episode."""
-        return comparison.video(outcomes)
