@@ -76,7 +76,7 @@ def shared_files() -> list[tuple[str, list[str]]]:
         "share/ament_index/resource_index/packages": [f"resource/{NAME}"],
         SHARE: ["package.xml"],
     }
-    for top in ("launch", "config", "models", "weights"):
+    for top in ("launch", "config", "models"):
         for path in sorted((HERE / top).rglob("*")):
             if path.is_file() and "__pycache__" not in path.parts:
                 source = path.relative_to(HERE)

@@ -13,8 +13,6 @@ import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
-from polo_ros import resources
-
 Arrays = dict[str, npt.NDArray[np.float32]]
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -48,27 +46,26 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def read_initial(name: str, kind: str, task: str, model_hash: str, shapes: Shapes) -> Arrays:
-    """Weights to begin with, from a file: a path, or the name of one in share/polo_ros/weights.
+def read_initial(path: str, kind: str, task: str, model_hash: str, shapes: Shapes) -> Arrays:
+    """Weights to begin with, from the file at `path`.
 
     Raises:
         WeightsError: There is no such file, or it is not of this kind, task and model.
     """
     try:
-        path = Path(name) if "/" in name else resources.path("weights", name)
-        data = path.read_bytes()
+        data = Path(path).read_bytes()
     except OSError as error:
-        raise WeightsError(f"initial weights '{name}': {error}") from None
+        raise WeightsError(f"initial weights '{path}': {error}") from None
     arrays = decode(data, shapes)
     # Of a file that `decode` has read: eight bytes of length, and so many of JSON.
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     try:
         origin = dict(json.loads(header["__metadata__"][_ORIGIN]))
     except (KeyError, TypeError, ValueError):
-        raise WeightsError(f"initial weights '{name}' do not say what they are of") from None
+        raise WeightsError(f"initial weights '{path}' do not say what they are of") from None
     for word, expected in (("kind", kind), ("task", task), ("model_hash", model_hash)):
         if origin.get(word) != expected:
-            raise WeightsError(f"initial weights '{name}': {word} is {origin.get(word)!r}, expected {expected!r}")
+            raise WeightsError(f"initial weights '{path}': {word} is {origin.get(word)!r}, expected {expected!r}")
     return arrays
 
 
