@@ -133,7 +133,7 @@ def test_mujoco_steps_physics_as_mujoco_does() -> None:
     data.qpos[:] = driver.read().qpos
     for action in np.random.default_rng(0).uniform(-1, 1, (50, 2)):
         data.ctrl[:] = action
-        mujoco.mj_step(task.model, data)
+        mujoco.mj_step(task.model, data, nstep=task.physics_steps)
         driver.write(action)
     np.testing.assert_array_equal(driver.read().qpos, data.qpos)
 
@@ -244,10 +244,11 @@ def test_mock_joints_go_where_they_are_told_within_their_range() -> None:
 
 
 def test_mock_follows_with_its_time_constant() -> None:
-    driver = MockDriver(PointMassMaze(), 0, following_time=0.1)
+    task = PointMassMaze()
+    driver = MockDriver(task, 0, following_time=0.1)
     driver.connect()
     positions = trace(driver, np.tile([1.0, -0.5], (5, 1)))[:, 1:3]
-    expected = 1.0 - np.exp(-0.2 * np.arange(1, 6))
+    expected = 1.0 - np.exp(-task.control_dt / 0.1 * np.arange(1, 6))
     np.testing.assert_allclose(positions, expected[:, None] * [1.0, -0.5], atol=1e-12)
 
 
