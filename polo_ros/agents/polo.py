@@ -91,7 +91,7 @@ class PoloPlanner:
         self._mppi.config = config.mppi
         self._objective.config = config.objective
         if self._arrays is not None:
-            self._value = self._objective.value = ValueFunction(config.value, self._arrays)
+            self.use_weights(self._arrays, self.weights_version)
 
     def plan(
         self, state: FloatArray, state_step: int, first_step: int, episode: int, deadline: float = math.inf

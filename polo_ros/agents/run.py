@@ -81,7 +81,8 @@ class PoloRun:
         seed: Of everything random.
         threads: Rollout threads; 0: one a core.
         learn: Whether the value is learned; without it this is plain MPC, unless `weights` are given.
-        weights: A learned value to plan with from the start, as `Weights.encode` made it.
+        weights: A learned value to plan with from the start, as `Weights.encode` made it; of any model whose
+            observations are laid out as the task's, where `value.initial` insists on the very model.
 
     Raises:
         WeightsError: `weights` do not fit.
