@@ -5,7 +5,10 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +231,35 @@ def test_a_trial_runs_the_code_of_its_runner(tmp_path: Path, monkeypatch: pytest
     assert len(list(Path("trials").glob("one-*/outcome.json"))) == 1
 
 
+def test_a_trial_ends_when_nobody_waits_for_it_any_more(tmp_path: Path) -> None:
+    order = {"job": "toy_experiment.jobs:linger", "settings": {}, "needs": {}}
+    (tmp_path / "order.json").write_text(json.dumps(order))
+    starter = (
+        "import subprocess, sys; subprocess.run([sys.executable, '-m', 'polo_ros.experiments.runner', sys.argv[1]])"
+    )
+    with subprocess.Popen([sys.executable, "-c", starter, str(tmp_path)], stderr=subprocess.DEVNULL) as parent:
+        wait_for(lambda: (tmp_path / "progress").exists())
+        parent.kill()
+
+    def is_free() -> bool:
+        with open(tmp_path / "lock") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+        return True
+
+    wait_for(is_free)
+    assert not (tmp_path / "outcome.json").exists()
+
+
+def wait_for(happened: Callable[[], bool], patience_s: float = 30.0) -> None:
+    end = time.monotonic() + patience_s
+    while not happened():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
+
+
 # ---- learning that is killed -------------------------------------------------------------------
 
 
@@ -328,6 +360,20 @@ def test_the_trials_of_an_experiment_are_consistent(name: str, budget: str) -> N
         assert set(trial.needs) <= set(names[: names.index(trial.name)])
         assert plain(trial.settings) == trial.settings
         replace(PoloConfig(), trial.settings.get("config", {}))
+
+
+@pytest.mark.parametrize("budget", ["full", "small"])
+def test_experiments_share_the_trials_that_they_have_in_common(budget: str) -> None:
+    """One name is one trial, in whichever experiment."""
+    seen: dict[str, Any] = {}
+    for name in registry.names():
+        for trial in registry.get(name).trials(budget, 2):
+            what = (trial.job, trial.settings, trial.needs)
+            assert seen.setdefault(trial.name, what) == what, trial.name
+    horizon, head_size = (
+        {trial.name for trial in registry.get(name).trials(budget, 2)} for name in ("polo.horizon", "polo.head_size")
+    )
+    assert len(horizon & head_size) == 3  # the learner and its two episodes with the nominal head
 
 
 @pytest.fixture(scope="module")

@@ -151,6 +151,13 @@ def _plain(value: Any) -> Any:
 
 
 def mean_and_error(values: FloatArray) -> tuple[float, float]:
-    """Mean and standard error of the mean; the error of a single value is 0."""
-    error = float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
-    return float(np.mean(values)), error
+    """Mean and standard error of the mean of values (n,); the error of a single value is 0."""
+    mean, error = means_and_errors(values)
+    return float(mean), float(error)
+
+
+def means_and_errors(curves: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Mean and standard error over the first axis of (n, ...)."""
+    n = len(curves)
+    error = np.std(curves, axis=0, ddof=1) / np.sqrt(n) if n > 1 else np.zeros(curves.shape[1:])
+    return np.asarray(np.mean(curves, axis=0)), np.asarray(error)

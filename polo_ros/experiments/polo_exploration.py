@@ -16,7 +16,16 @@ from polo_ros.config import replace
 from polo_ros.drivers.mujoco import MujocoDriver
 from polo_ros.experiments import comparison
 from polo_ros.experiments.agents import settings_of
-from polo_ros.experiments.base import Claim, Experiment, Outcomes, Trial, Workplace, mean_and_error, save_arrays
+from polo_ros.experiments.base import (
+    Claim,
+    Experiment,
+    Outcomes,
+    Trial,
+    Workplace,
+    mean_and_error,
+    means_and_errors,
+    save_arrays,
+)
 from polo_ros.seeding import Stream, generator
 from polo_ros.tasks.base import FloatArray
 from polo_ros.tasks.point_mass import PointMass
@@ -148,7 +157,7 @@ class Exploration(Experiment):
             for agent, colour in zip(AGENTS, ("tab:gray", "tab:blue", "tab:red"), strict=True):
                 curves = self._curves(outcomes, world, agent, JUDGED)
                 x = EVERY * np.arange(1, curves.shape[1] + 1)
-                mean, error = curves.mean(axis=0), curves.std(axis=0) / np.sqrt(len(curves))
+                mean, error = means_and_errors(curves)
                 axes[place].plot(x, 100 * mean, color=colour, label=agent)
                 axes[place].fill_between(x, 100 * (mean - error), 100 * (mean + error), color=colour, alpha=0.25)
             axes[place].set(title=world, xlabel="step", ylabel="coverage, %", ylim=(0, 100))

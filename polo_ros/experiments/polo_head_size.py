@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -21,12 +23,18 @@ class HeadSize(Experiment):
 
     def trials(self, budget: str, seeds: int) -> list[Trial]:
         """Episodes for every size and horizon; the model that plans has the larger head too."""
-        learned = learn(horizons(budget)[-1], budget)
+        longest = horizons(budget)[-1]
+        learned = learn(longest, budget)
         out = [learned]
         for horizon in horizons(budget)[-3:]:
             for size in SIZES:
                 for seed in range(seeds):
-                    out.append(act(f"head{size:g}", horizon, budget, seed, learned, "POLO", head_size=size))
+                    # With the nominal head, at the learner's horizon, it is an episode of polo.horizon.
+                    known = size == 1.0 and horizon == longest
+                    larger = {} if known else {"head_size": size}
+                    name = "polo" if known else f"head{size:g}"
+                    trial = act(name, horizon, budget, seed, learned, "POLO", **larger)
+                    out.append(replace(trial, facts={**trial.facts, "head_size": size}))
         return out
 
     def claims(self, outcomes: Outcomes) -> list[Claim]:

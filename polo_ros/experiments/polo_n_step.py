@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from polo_ros.experiments.agents import settings_of
-from polo_ros.experiments.base import Claim, Experiment, Outcomes, Trial, mean_and_error
+from polo_ros.experiments.base import Claim, Experiment, Outcomes, Trial, mean_and_error, means_and_errors
 from polo_ros.experiments.polo_horizon import EPISODE, TASK, planner
 from polo_ros.tasks.base import FloatArray
 
@@ -62,7 +62,7 @@ class NStep(Experiment):
         for ahead, colour in zip(STEPS_AHEAD, ("tab:gray", "tab:blue", "tab:red"), strict=True):
             curves = self._curves(outcomes, ahead)
             x = EPISODE * np.arange(1, curves.shape[1] + 1)
-            mean, error = curves.mean(axis=0), curves.std(axis=0) / np.sqrt(len(curves))
+            mean, error = means_and_errors(curves)
             ax.errorbar(x, mean, error, color=colour, marker="o", capsize=3, label=f"N = {ahead}")
         ax.set(xlabel="steps of learning", ylabel="mean reward a step, by episode")
         ax.legend()

@@ -35,6 +35,10 @@ class Busy(RuntimeError):
     """Another process works on the same trial."""
 
 
+class Orphaned(RuntimeError):
+    """The process that waited for a trial was killed: nobody does any more."""
+
+
 def reproduce(
     experiment: Experiment,
     *,
@@ -290,7 +294,11 @@ def _work(folder: Path) -> None:
     place = module if "." in module else f"polo_ros.experiments.{module}"
     job = getattr(importlib.import_module(place), function)
 
+    parent = os.getppid()
+
     def progress(done: float, words: str) -> None:
+        if os.getppid() != parent:
+            raise Orphaned("the process that started this trial is gone")
         _write(folder / "progress", f"{100 * done:3.0f} %  {words}")
         # What an interrupted trial has used counts too, once it goes on.
         _write(folder / "cpu_s", f"{spent + _cpu_s():.3f}")
@@ -323,5 +331,5 @@ def _write(path: Path, text: str) -> None:
 if __name__ == "__main__":
     try:
         work(Path(sys.argv[1]))
-    except Busy as busy:
-        sys.exit(str(busy))
+    except (Busy, Orphaned) as error:
+        sys.exit(str(error))

@@ -18,7 +18,7 @@ from polo_ros.dynamics.base import Dynamics
 from polo_ros.learning import checkpoint as checkpoints
 from polo_ros.learning.learner_config import LearnerConfig
 from polo_ros.learning.normaliser import Normaliser
-from polo_ros.learning.targets import TargetConfig, TargetPlanner
+from polo_ros.learning.targets import TargetConfig, TargetPlanner, chosen
 from polo_ros.learning.value_ensemble import KIND, ValueConfig, ValueEnsemble, regression_loss, shapes
 from polo_ros.learning.weights import Weights, WeightsError, read_initial
 from polo_ros.replay.buffer import ReplayBuffer
@@ -242,11 +242,7 @@ class PoloLearner:
             ends = z_last[pick]
             values = ensemble.learned(ends.reshape(-1, ends.shape[-1])).view(-1, *ends.shape[:2])
             values = values + prior_last[:, pick]
-            totals = returns[pick] + discounts[pick] * values
-            if self.target_config.choice == "member":
-                return totals.amax(dim=-1)
-            best = totals.mean(dim=0).argmax(dim=-1)
-            return totals.gather(-1, best.expand(len(totals), -1).unsqueeze(-1)).squeeze(-1)
+            return chosen(returns[pick] + discounts[pick] * values, self.target_config.choice)
 
         before = targets(torch.arange(rows))
         if not bool(torch.isfinite(before).all()):

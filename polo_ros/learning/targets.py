@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from polo_ros.config import Config, option
 from polo_ros.dynamics.base import Dynamics
@@ -58,11 +59,15 @@ class Futures:
 
     def targets(self, values: npt.NDArray[np.floating[Any]], choice: str = "member") -> npt.NDArray[np.floating[Any]]:
         """y^k (K, B) from the members' values (K, B, M) of `last`; -inf where not `valid`."""
-        totals = self.returns + self.discounts * values
-        if choice == "member":
-            return np.asarray(totals.max(axis=-1))
-        best = totals.mean(axis=0).argmax(axis=-1)
-        return np.asarray(np.take_along_axis(totals, best[None, :, None], axis=-1)[..., 0])
+        return np.asarray(chosen(torch.as_tensor(self.returns + self.discounts * values), choice).numpy())
+
+
+def chosen(totals: torch.Tensor, choice: str) -> torch.Tensor:
+    """What each member makes of the chosen sequences, (K, B) of `totals` (K, B, M) by TargetConfig.choice."""
+    if choice == "member":
+        return totals.amax(dim=-1)
+    best = totals.mean(dim=0).argmax(dim=-1)
+    return totals.gather(-1, best.expand(len(totals), -1).unsqueeze(-1)).squeeze(-1)
 
 
 class TargetPlanner:

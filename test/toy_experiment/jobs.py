@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from polo_ros.experiments.base import Workplace, save_arrays
@@ -27,3 +28,10 @@ def total(settings: dict[str, Any], workplace: Workplace) -> dict[str, Any]:
 
 def fail(settings: dict[str, Any], workplace: Workplace) -> dict[str, Any]:
     raise ArithmeticError(settings["words"])
+
+
+def linger(settings: dict[str, Any], workplace: Workplace) -> dict[str, Any]:
+    """Never ends by itself."""
+    while True:
+        workplace.progress(0.0, "still here")
+        time.sleep(0.05)
