@@ -95,7 +95,8 @@ def _polo_config(task: str, file: str, changes: Sequence[str]) -> Any:
     # A session's file: what is for its nodes alone has no meaning here, what nobody knows is refused below.
     ours = flatten(PoloConfig())
     others = {name for other in OTHERS for name in flatten(other)} - ours.keys()
-    parsed = {name: value for name, value in given.items() if name not in others}
+    of_drivers = tuple(f"{name}." for name in drivers.names())
+    parsed = {name: value for name, value in given.items() if name not in others and not name.startswith(of_drivers)}
     for change in changes:
         name, separator, value = change.partition("=")
         if not separator:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -31,7 +32,11 @@ class FieldInfo:
     live: bool = False  # may change while a session runs
 
     def check(self, name: str, value: Any) -> None:
-        """Raise ValueError if `value` is not allowed for the field called `name`."""
+        """Raise ValueError if `value`, or an entry of it, is not allowed for the field called `name`."""
+        if isinstance(value, tuple):
+            for index, entry in enumerate(value):
+                self.check(f"{name}[{index}]", entry)
+            return
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{name} = {value} is not finite")
         if self.low is not None and value < self.low:
@@ -62,19 +67,42 @@ class Config:
 
     def __post_init__(self) -> None:
         for name, value, kind, info in fields(self):
-            if kind is float:
-                right = isinstance(value, float | int) and not isinstance(value, bool)
-            elif kind is int:
-                right = isinstance(value, int) and not isinstance(value, bool)
+            entry = entry_type(kind)
+            if entry is None:
+                right = _is_a(value, kind)
             else:
-                right = isinstance(value, kind)
+                right = isinstance(value, tuple) and all(_is_a(one, entry) for one in value)
             if not right:
-                raise ValueError(f"{name} = {value!r} is not of type {kind.__name__}")
+                raise ValueError(f"{name} = {value!r} is not of type {type_name(kind)}")
             info.check(name, value)
 
 
+def _is_a(value: Any, kind: type) -> bool:
+    if kind is float:
+        return isinstance(value, float | int) and not isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
+def entry_type(kind: Any) -> type | None:
+    """Of a list option, `tuple[T, ...]`, its T; None: the option is no list."""
+    found: type | None = get_args(kind)[0] if get_origin(kind) is tuple else None
+    return found
+
+
+def type_name(kind: Any) -> str:
+    """An option's type in words: `float`, `list of str`."""
+    entry = entry_type(kind)
+    name: str = kind.__name__ if entry is None else f"list of {entry.__name__}"
+    return name
+
+
 def fields(config: Any) -> Iterator[tuple[str, Any, type, FieldInfo]]:
-    """All options of a configuration, as (dotted name, value, type, info), nested ones included."""
+    """All options of a configuration, as (dotted name, value, type, info), nested ones included.
+
+    A type is bool, int, float, str, or a list of them, `tuple[T, ...]`.
+    """
     hints = get_type_hints(type(config))
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
@@ -93,7 +121,7 @@ def flatten(config: Any) -> dict[str, Any]:
 def replace(config: T, changes: Mapping[str, Any]) -> T:
     """A copy of `config` with dotted names changed; raises ValueError for an unknown name or value.
 
-    An int is taken where a float is asked for; nothing else is converted.
+    An int is taken where a float is asked for, and any sequence where a list is; nothing else is converted.
     """
     known = {name: kind for name, _, kind, _ in fields(config)}
     for name in changes:
@@ -102,8 +130,7 @@ def replace(config: T, changes: Mapping[str, Any]) -> T:
     nested: dict[str, dict[str, Any]] = {}
     direct: dict[str, Any] = {}
     for name, value in changes.items():
-        kind = known[name]
-        value = float(value) if kind is float and isinstance(value, int) and not isinstance(value, bool) else value
+        value = _converted(value, known[name])
         head, _, rest = name.partition(".")
         if rest:
             nested.setdefault(head, {})[rest] = value
@@ -115,6 +142,13 @@ def replace(config: T, changes: Mapping[str, Any]) -> T:
         except ValueError as error:
             raise ValueError(f"{head}.{error}") from None
     return dataclasses.replace(config, **direct)  # type: ignore[type-var]
+
+
+def _converted(value: Any, kind: type) -> Any:
+    entry = entry_type(kind)
+    if entry is not None and isinstance(value, Sequence | array) and not isinstance(value, str | bytes):
+        return tuple(_converted(one, entry) for one in value)
+    return float(value) if kind is float and isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def unknown_parameter(name: str, known: Iterable[str]) -> str:

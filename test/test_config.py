@@ -6,13 +6,14 @@ import dataclasses
 import importlib
 import math
 import pkgutil
+from array import array
 
 import pytest
 
 import polo_ros
 from polo_ros import resources, tasks
 from polo_ros.agents.polo import PoloConfig
-from polo_ros.config import Config, fields, flatten, option, read_parameters, replace
+from polo_ros.config import Config, entry_type, fields, flatten, option, read_parameters, replace
 from polo_ros.session.config import (
     BridgeConfig,
     LearnerNodeConfig,
@@ -35,7 +36,7 @@ def every_config() -> list[type[Config]]:
     while open_:
         for kind in open_.pop().__subclasses__():
             open_.append(kind)
-            if kind.__module__.startswith("polo_ros."):
+            if kind.__module__.startswith("polo_ros.") and dataclasses.fields(kind):
                 found.append(kind)
     return sorted(set(found), key=lambda kind: kind.__name__)
 
@@ -64,13 +65,15 @@ def test_defaults_are_valid_and_frozen(kind):
 def test_every_option_has_a_sentence_and_a_plain_type(kind, name):
     value, type_, info = described(kind, name)
     assert info.doc
-    assert type_ in (int, float, str, bool)
-    assert type(value) is type_
+    entry = entry_type(type_)
+    assert (entry or type_) in (int, float, str, bool)
+    assert type(value) is (type_ if entry is None else tuple)
 
 
-@pytest.mark.parametrize(("kind", "name"), OPTIONS)
-def test_a_wrong_value_is_refused_by_name(kind, name):
-    _, type_, info = described(kind, name)
+def wrong_values(type_, info):
+    entry = entry_type(type_)
+    if entry is not None:
+        return [None, 1, "one", {"a": 1}, *([wrong] for wrong in wrong_values(entry, info))]
     wrong: list[object] = [None, [1], {"a": 1}]
     if type_ is float:
         wrong += [math.nan, math.inf, -math.inf, True, "1.0"]
@@ -86,7 +89,13 @@ def test_a_wrong_value_is_refused_by_name(kind, name):
         wrong.append(type_(info.low - 1))
     if info.high is not None:
         wrong.append(type_(info.high * 2 + 1))
-    for value in wrong:
+    return wrong
+
+
+@pytest.mark.parametrize(("kind", "name"), OPTIONS)
+def test_a_wrong_value_is_refused_by_name(kind, name):
+    _, type_, info = described(kind, name)
+    for value in wrong_values(type_, info):
         with pytest.raises(ValueError) as caught:
             replace(kind(), {name: value})
         assert name in str(caught.value), value
@@ -95,11 +104,11 @@ def test_a_wrong_value_is_refused_by_name(kind, name):
 @pytest.mark.parametrize(("kind", "name"), OPTIONS)
 def test_the_bounds_themselves_are_allowed(kind, name):
     _, type_, info = described(kind, name)
-    for bound in (info.low, info.high):
-        if bound is not None:
-            assert flatten(replace(kind(), {name: type_(bound)}))[name] == bound
-    for choice in info.choices:
-        assert flatten(replace(kind(), {name: choice}))[name] == choice
+    entry = entry_type(type_)
+    bounds = [(entry or type_)(bound) for bound in (info.low, info.high) if bound is not None]
+    for allowed in (*bounds, *info.choices):
+        value = allowed if entry is None else (allowed,)
+        assert flatten(replace(kind(), {name: value}))[name] == value
 
 
 @pytest.mark.parametrize("kind", EVERY)
@@ -123,6 +132,8 @@ def test_flatten_and_replace_are_a_round_trip(kind):
             changed[name] = info.choices[-1]
         elif type_ is bool:
             changed[name] = not value
+        elif entry_type(type_) is not None:
+            changed[name] = value[:-1]
         elif type_ is str:
             changed[name] = "other"
         else:
@@ -210,3 +221,28 @@ def test_a_file_that_is_no_parameter_file_is_named(tmp_path, text):
     path.write_text(text)
     with pytest.raises(ValueError, match=r"odd\.yaml: no '/\*\*: ros__parameters:' section"):
         read_parameters(path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm(Config):
+    joints: tuple[str, ...] = option(("hip", "knee"), "names")
+    gains: tuple[float, ...] = option((), "one a joint", low=0.0, high=10.0)
+    ids: tuple[int, ...] = option((1, 2), "numbers", low=0, high=253)
+
+
+@pytest.mark.parametrize(("kind", "name"), [(Arm, name) for name, *_ in fields(Arm())])
+def test_lists_are_checked_as_a_whole_and_one_by_one(kind, name):
+    test_every_option_has_a_sentence_and_a_plain_type(kind, name)
+    test_a_wrong_value_is_refused_by_name(kind, name)
+    test_the_bounds_themselves_are_allowed(kind, name)
+    test_flatten_and_replace_are_a_round_trip(kind)
+
+
+def test_a_list_is_taken_from_what_files_and_ros_give():
+    given = replace(Arm(), {"joints": ["ankle"], "gains": [1, 2.5], "ids": array("q", [3])})
+    assert given == Arm(joints=("ankle",), gains=(1.0, 2.5), ids=(3,))
+    assert [type(gain) for gain in given.gains] == [float, float]
+    with pytest.raises(ValueError, match=r"gains\[1\] = 11.0 is above its maximum 10"):
+        replace(Arm(), {"gains": [1.0, 11.0]})
+    with pytest.raises(ValueError, match="ids = .* is not of type list of int"):
+        replace(Arm(), {"ids": [1, 2.5]})

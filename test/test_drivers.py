@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from polo_ros.drivers.base import Driver, DriverError
-from polo_ros.drivers.mock import MockDriver
+from polo_ros.drivers.mock import MockDriver, MockSettings
 from polo_ros.drivers.mujoco import MujocoDriver
 from polo_ros.seeding import Stream, generator
 from polo_ros.tasks.base import FloatArray
@@ -245,7 +245,7 @@ def test_mock_joints_go_where_they_are_told_within_their_range() -> None:
 
 def test_mock_follows_with_its_time_constant() -> None:
     task = PointMassMaze()
-    driver = MockDriver(task, 0, following_time=0.1)
+    driver = MockDriver(task, 0, MockSettings(following_time=0.1))
     driver.connect()
     positions = trace(driver, np.tile([1.0, -0.5], (5, 1)))[:, 1:3]
     expected = 1.0 - np.exp(-task.control_dt / 0.1 * np.arange(1, 6))
@@ -253,7 +253,7 @@ def test_mock_follows_with_its_time_constant() -> None:
 
 
 def test_mock_noise_is_in_the_measurement_and_not_in_the_motion() -> None:
-    driver = MockDriver(PointMassMaze(), 0, noise=0.01)
+    driver = MockDriver(PointMassMaze(), 0, MockSettings(noise=0.01))
     driver.connect()
     driver.write(np.array([0.5, 0.5]))
     measured = np.array([driver.read().qpos for _ in range(2000)])
@@ -275,4 +275,32 @@ def test_mock_reset_brings_all_joints_home() -> None:
 @pytest.mark.parametrize("options", [{"following_time": -1.0}, {"noise": float("nan")}])
 def test_mock_options_that_make_no_sense_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
-        MockDriver(PointMassMaze(), 0, **options)
+        MockSettings(**options)
+
+
+def test_mock_commands_take_effect_late() -> None:
+    task = PointMassMaze()
+    driver = MockDriver(task, 0, MockSettings(delay=1.5 * task.control_dt))
+    driver.connect()
+    positions = trace(driver, np.arange(1.0, 6.0)[:, None] * [0.1, 0.1])[:, 1]
+    np.testing.assert_allclose(positions, [0.0, 0.0, 0.1, 0.2, 0.3], atol=1e-12)
+
+
+def test_mock_loses_commands_and_keeps_the_one_before() -> None:
+    driver = MockDriver(PointMassMaze(), 3, MockSettings(loss=0.5))
+    driver.connect()
+    asked = np.arange(1, 401) / 1000.0
+    reached = trace(driver, np.repeat(asked[:, None], 2, axis=1))[:, 1]
+    kept = np.isclose(reached, asked)
+    assert 0.4 < kept.mean() < 0.6
+    np.testing.assert_allclose(reached[1:][~kept[1:]], reached[:-1][~kept[1:]])
+
+
+def test_mock_forgets_commands_under_way_when_it_is_stopped() -> None:
+    task = PointMassMaze()
+    driver = MockDriver(task, 0, MockSettings(delay=2 * task.control_dt))
+    driver.connect()
+    trace(driver, np.full((3, 2), 0.2))
+    driver.stop()
+    positions = trace(driver, np.full((2, 2), 0.4))[:, 1]
+    np.testing.assert_allclose(positions, 0.2)

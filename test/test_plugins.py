@@ -66,7 +66,7 @@ class DoorDriver(MujocoDriver):
     pass
 
 class Homeless(MujocoDriver):
-    def __init__(self, task, seed):
+    def __init__(self, task, seed, settings):
         raise OSError("no such port")
 """
 
@@ -96,7 +96,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "doors").mkdir()
     (folder / "doors" / "__init__.py").write_text("")
     (folder / "doors" / "tasks.py").write_text(TASK)
-    (folder / "doors" / "drivers.py").write_text(DRIVER + "\nlambda_ = lambda task, seed: 5\n")
+    (folder / "doors" / "drivers.py").write_text(DRIVER + "\nlambda_ = lambda task, seed, settings: 5\n")
     (folder / "doors" / "broken.py").write_text("import a_package_that_is_not_there\n")
     return folder
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from plugin_packages import install
 from session_runs import node_process, safely, session, transitions, wait_until, whole_session
 
@@ -127,6 +128,26 @@ class Spring(Task):
     def reward(self, obs, action, next_obs):
         return -obs[..., 0] ** 2
 '''
+
+
+def test_settings_of_a_driver_are_parameters_and_are_kept_with_the_bag(tmp_path: Path) -> None:
+    file = tmp_path / "lossy.yaml"
+    # Another driver's settings may stand in the same file.
+    text = "/**:\n  ros__parameters:\n    mock: {loss: 1.0, delay: 1}\n    mujoco: {anything: 3}\n"
+    file.write_text(text)
+    run_dir = tmp_path / "run"
+    arguments = ("task:=point_mass_maze", "clock:=lockstep", "driver:=mock", "duration:=1", "learner:=false")
+    whole_session(run_dir, 105, *arguments, f"config:={file}")
+    played = transitions(run_dir)
+    assert np.abs([transition.action for transition in played]).max() > 0.1
+    np.testing.assert_array_equal([transition.state[1:3] for transition in played], 0.0)  # nothing ever arrived
+    kept = yaml.safe_load((run_dir / "session.yaml").read_text())["parameters"]
+    assert (kept["mock.loss"], kept["mock.delay"]) == (1.0, 1)
+    file.write_text(text.replace("loss", "los"))
+    with session(tmp_path / "wrong", 105, *arguments, f"config:={file}") as process:
+        output, _ = process.communicate(timeout=60)
+    assert "unknown parameter 'mock.los'" in output
+    assert "did you mean 'mock.loss'?" in output
 
 
 @pytest.mark.parametrize("clock", ["lockstep", "realtime"])

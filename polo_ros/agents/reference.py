@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from polo_ros import drivers
 from polo_ros.agents.polo import PoloConfig
-from polo_ros.config import fields
+from polo_ros.config import fields, flatten, type_name
 from polo_ros.session.config import BridgeConfig, LearnerNodeConfig, PlannerConfig, RecorderConfig, SessionConfig
 
 # Settings and the nodes that declare them; the recorder declares all, to keep them with the bag.
@@ -22,7 +23,10 @@ OWNERS: tuple[tuple[str, Any], ...] = (
 def parameter_table() -> str:
     """Markdown: name, type, default, range, whether it changes live, meaning; one table an owner."""
     lines: list[str] = []
-    for owner, config in OWNERS:
+    of_drivers = [(f"bridge, driver `{name}`", drivers.settings(name)) for name in drivers.names() if _ours(name)]
+    for owner, config in (*OWNERS, *of_drivers):
+        if not flatten(config):
+            continue
         lines += [
             f"### Of {owner}",
             "",
@@ -34,8 +38,13 @@ def parameter_table() -> str:
             high = "" if info.high is None else f"{info.high:g}"
             allowed = ", ".join(info.choices) or (f"{low} .. {high}" if low or high else "")
             unit = f" [{info.unit}]" if info.unit else ""
-            shown = f"`{default}`" if default != "" else "empty"
+            shown = "empty" if default in ("", ()) else f"`{list(default) if isinstance(default, tuple) else default}`"
             live = "yes" if info.live else ""
-            lines.append(f"| `{name}` | {kind.__name__} | {shown} | {allowed} | {live} | {info.doc}{unit} |")
+            lines.append(f"| `{name}` | {type_name(kind)} | {shown} | {allowed} | {live} | {info.doc}{unit} |")
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _ours(driver: str) -> bool:
+    """Whether a driver comes with this package: what else is installed is no part of its reference."""
+    return type(getattr(drivers.settings(driver), driver)).__module__.startswith("polo_ros.")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
+from polo_ros.config import Config
 from polo_ros.tasks.base import FloatArray, Task
 
 
@@ -22,20 +25,43 @@ class RobotState:
     act: FloatArray  # (na,)
 
 
+@dataclass(frozen=True)
+class NoSettings(Config):
+    """Of a driver that has none."""
+
+
 class Driver(abc.ABC):
     """Connects the bridge to one robot.
 
-    A driver is made for one task and seed; found by name in the entry-point group `polo_ros.drivers`.
-    The bridge calls connect, then read / write once a control period from one thread, then stop and
-    close. Every method may raise DriverError.
+    A driver is made for one task; found by name in the entry-point group `polo_ros.drivers`. Its life, each step called
+    from one thread; every method may raise DriverError:
+
+        closed -- connect --> connected -- activate --> active
+                                 ^------- stop -----------'
+        close: from anywhere to closed
+
+    `connect` opens communication, without motion and without power; from then on `read` works. Only an active robot
+    takes commands: `write`, once a control period. `stop` makes it safe and inactive, at any time and repeatedly.
+    A driver need not check the order of calls: the bridge has its drivers in a GuardedDriver.
+
+    Joints stand in the model's order, in SI units: rad, m, rad/s, m/s, and controls in the actuators' units.
+
+    Args:
+        task: What the robot is for; gives model and control period.
+        seed: Of the session; for simulations.
+        settings: An instance of `settings_type`; None: its defaults.
     """
 
     # A simulation advances by one control period when written to; a robot advances by itself.
     simulated: bool = False
 
-    def __init__(self, task: Task, seed: int) -> None:
+    # What users can set: `<name of the driver>.<name of the setting>` is a parameter of the bridge.
+    settings_type: ClassVar[type[Config]] = NoSettings
+
+    def __init__(self, task: Task, seed: int, settings: Any = None) -> None:
         self.task = task
         self.seed = seed
+        self.settings = self.settings_type() if settings is None else settings
 
     @abc.abstractmethod
     def connect(self) -> None:
@@ -43,7 +69,7 @@ class Driver(abc.ABC):
 
     @abc.abstractmethod
     def read(self) -> RobotState:
-        """The newest state."""
+        """The newest state. Must not wait for longer than a fraction of a control period."""
 
     @abc.abstractmethod
     def write(self, action: FloatArray) -> None:
@@ -57,6 +83,10 @@ class Driver(abc.ABC):
     def close(self) -> None:
         """Release the connection; after it only connect is allowed."""
 
+    def activate(self) -> None:
+        """Get ready for commands, as by switching on the power; the robot holds still until the first one."""
+        return
+
     def reset(self, episode: int) -> None:
         """Start episode number `episode`: a simulation draws a new start state; a robot cannot."""
         raise DriverError(f"driver '{type(self).__name__}' cannot reset the robot")
@@ -65,3 +95,7 @@ class Driver(abc.ABC):
     def can_reset(self) -> bool:
         """Whether reset is supported."""
         return type(self).reset is not Driver.reset
+
+    def status(self) -> Mapping[str, object]:
+        """What to show of the robot in /diagnostics, such as voltages and temperatures; must not wait."""
+        return {}

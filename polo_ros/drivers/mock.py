@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 import math
+from collections import deque
+from dataclasses import dataclass
 
 import mujoco
 import numpy as np
 
+from polo_ros.config import Config, option
 from polo_ros.drivers.base import Driver, DriverError, RobotState
 from polo_ros.seeding import Stream, generator
 from polo_ros.tasks.base import FloatArray, Task
+
+
+@dataclass(frozen=True)
+class MockSettings(Config):
+    """What a mock robot does badly."""
+
+    following_time: float = option(
+        0.0, "time constant with which joints follow commands; 0: at once", unit="s", low=0.0, high=10.0
+    )
+    delay: float = option(
+        0.0, "time from a command to its effect, in whole control periods, rounded up", unit="s", low=0.0, high=10.0
+    )
+    loss: float = option(0.0, "share of the commands that never arrive: the one before stays", low=0.0, high=1.0)
+    noise: float = option(
+        0.0, "standard deviation of the positions' measurement error", unit="rad or m", low=0.0, high=10.0
+    )
 
 
 class MockDriver(Driver):
@@ -25,20 +44,19 @@ class MockDriver(Driver):
 
     Args:
         task: Gives the joints and the control period.
-        seed: Of the noise.
-        following_time: s, time constant with which joints follow commands; 0: at once.
-        noise: rad or m, standard deviation of the positions' measurement error.
+        seed: Of noise and losses.
+        settings: What the robot does badly.
     """
 
     simulated = True
+    settings_type = MockSettings
+    settings: MockSettings
 
-    def __init__(self, task: Task, seed: int, following_time: float = 0.0, noise: float = 0.0) -> None:
-        super().__init__(task, seed)
-        for label, value in (("following_time", following_time), ("noise", noise)):
-            if not 0.0 <= value < math.inf:
-                raise ValueError(f"{label} = {value} is not a finite number >= 0")
+    def __init__(self, task: Task, seed: int, settings: MockSettings | None = None) -> None:
+        super().__init__(task, seed, settings)
+        following_time = self.settings.following_time
         self._share = 1.0 - math.exp(-task.control_dt / following_time) if following_time > 0.0 else 1.0
-        self._noise = noise
+        self._late = math.ceil(self.settings.delay / task.control_dt - 1e-9)
         model = task.model
         movable = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
         self._motors = np.array(
@@ -73,8 +91,8 @@ class MockDriver(Driver):
         """
         self._require()
         qpos = self._qpos.copy()
-        if self._noise > 0.0:
-            qpos[self._qpos_index] += self._rng.normal(0.0, self._noise, len(self._qpos_index))
+        if self.settings.noise > 0.0:
+            qpos[self._qpos_index] += self._rng.normal(0.0, self.settings.noise, len(self._qpos_index))
         return RobotState(self._time, qpos, self._qvel.copy(), np.zeros(self.task.model.na))
 
     def write(self, action: FloatArray) -> None:
@@ -88,16 +106,21 @@ class MockDriver(Driver):
             raise DriverError(
                 f"controls {np.array2string(np.asarray(action))} are not {self.task.model.nu} finite numbers"
             )
+        if not (self.settings.loss and self._rng.random() < self.settings.loss):
+            self._arrived = np.asarray(action)[self._motors]
+        self._under_way.append(self._arrived)
+        command = self._under_way.popleft()
         before = self._qpos[self._qpos_index]
-        target = np.clip(self._home + np.asarray(action)[self._motors], self._low, self._high)
+        target = np.clip(self._home + command, self._low, self._high)
         after = before + self._share * (target - before)
         self._qpos[self._qpos_index] = after
         self._qvel[self._qvel_index] = (after - before) / self.task.control_dt
         self._time += self.task.control_dt
 
     def stop(self) -> None:
-        """Stand still where it is."""
+        """Stand still where it is; commands under way are lost."""
         self._qvel[:] = 0.0
+        self._let_go(self._qpos[self._qpos_index] - self._home)
 
     def close(self) -> None:
         """Nothing to release."""
@@ -108,6 +131,12 @@ class MockDriver(Driver):
         self._qpos = np.array(self.task.model.qpos0)
         self._qvel = np.zeros(self.task.model.nv)
         self._rng = generator(self.seed, Stream.EPISODE, episode)
+        self._let_go(np.zeros(len(self._motors)))
+
+    def _let_go(self, command: FloatArray) -> None:
+        """Whatever was commanded before: `command` is all that the joints know of."""
+        self._arrived = command
+        self._under_way = deque([command] * self._late)
 
     def _require(self) -> None:
         if not self._connected:

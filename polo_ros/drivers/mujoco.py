@@ -5,7 +5,7 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
-from polo_ros.drivers.base import Driver, DriverError, RobotState
+from polo_ros.drivers.base import Driver, DriverError, NoSettings, RobotState
 from polo_ros.seeding import Stream, generator
 from polo_ros.tasks.base import FULLPHYSICS, FloatArray, Task
 
@@ -26,8 +26,8 @@ class MujocoDriver(Driver):
 
     simulated = True
 
-    def __init__(self, task: Task, seed: int) -> None:
-        super().__init__(task, seed)
+    def __init__(self, task: Task, seed: int, settings: NoSettings | None = None) -> None:
+        super().__init__(task, seed, settings)
         self._data: mujoco.MjData | None = None
         self._time = 0.0  # s, at the last good state
         self._diverged = ""

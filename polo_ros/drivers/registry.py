@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from polo_ros import plugins
-from polo_ros.drivers.base import Driver
+from polo_ros.config import Config
+from polo_ros.drivers.base import Driver, NoSettings
 from polo_ros.plugins import PluginError
 from polo_ros.tasks.base import Task
 
@@ -21,8 +24,29 @@ def describe(name: str) -> str:
     return documentation.strip().partition("\n")[0]
 
 
-def make(name: str, task: Task, seed: int) -> Driver:
+def settings(name: str) -> Config:
+    """Settings of the driver called `name`, as the only field of a Config, of that name.
+
+    Raises:
+        ValueError: unknown name.
+        PluginError: one that cannot be loaded, or whose name cannot stand before its settings; also a ValueError.
+    """
+    kind = getattr(plugins.load(GROUP, "driver", name), "settings_type", NoSettings)
+    if not name.isidentifier():
+        raise PluginError(f"driver '{name}': its name must consist of letters, digits and underscores")
+    field = dataclasses.field(default_factory=kind)
+    made: Config = dataclasses.make_dataclass("DriverSettings", [(name, kind, field)], bases=(Config,), frozen=True)()
+    return made
+
+
+def make(name: str, task: Task, seed: int, settings: Config | None = None) -> Driver:
     """Make the driver called `name` for one task; it is not connected yet.
+
+    Args:
+        name: Of the entry point.
+        task: What the robot is for.
+        seed: Of the session.
+        settings: Of the driver's `settings_type`; None: its defaults.
 
     Raises:
         ValueError: unknown name.
@@ -30,7 +54,7 @@ def make(name: str, task: Task, seed: int) -> Driver:
     """
     factory = plugins.load(GROUP, "driver", name)
     try:
-        driver = factory(task, seed)
+        driver = factory(task, seed, settings)
     except Exception as error:  # a plugin may fail in any way
         raise PluginError(
             f"driver '{name}' cannot be made for task '{task.name}': {type(error).__name__}: {error}"

@@ -29,7 +29,8 @@ from rclpy.service import Service
 from rclpy.subscription import Subscription
 from rclpy.timer import Timer
 
-from polo_ros.config import fields, flatten, replace, unknown_parameter
+from polo_ros import drivers
+from polo_ros.config import entry_type, fields, flatten, replace, unknown_parameter
 from polo_ros.process import prepare
 from polo_ros.session.config import SessionConfig, task_parameters
 
@@ -43,6 +44,13 @@ EVERY = QoSProfile(depth=2000, reliability=ReliabilityPolicy.RELIABLE)
 DIAGNOSTICS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
+
+LIST_TYPES = {
+    bool: Parameter.Type.BOOL_ARRAY,
+    int: Parameter.Type.INTEGER_ARRAY,
+    float: Parameter.Type.DOUBLE_ARRAY,
+    str: Parameter.Type.STRING_ARRAY,
+}
 
 BACKGROUND = 10  # niceness of nodes that nobody waits for
 
@@ -104,10 +112,18 @@ class PoloNode(LifecycleNode):
                     IntegerRange(from_value=int(info.low or 0), to_value=int(info.high or 0), step=1)
                 ]
             given = self._parameter_overrides.get(name)
+            entry = entry_type(kind)
+            # As from the command line's --set: a whole number is a number.
             if kind is float and given is not None and given.type_ is Parameter.Type.INTEGER:
-                # As from the command line's --set: a whole number is a number.
                 self._parameter_overrides[name] = Parameter(name, value=float(given.value))
-            values[name] = self.declare_parameter(name, default, descriptor).value
+            if entry is float and given is not None and given.type_ is Parameter.Type.INTEGER_ARRAY:
+                self._parameter_overrides[name] = Parameter(name, value=[float(one) for one in given.value])
+            if entry is None:
+                values[name] = self.declare_parameter(name, default, descriptor).value
+            else:
+                # ROS cannot tell what an empty list is a list of: without entries the parameter is not set.
+                start = list(default) or LIST_TYPES[entry]
+                values[name] = self.declare_parameter(name, start, descriptor).value or ()
         config = replace(config, values)
         self._configs[type(config)] = config
         return config
@@ -121,10 +137,14 @@ class PoloNode(LifecycleNode):
         """Call `callback` after live parameters changed."""
         self._on_change = callback
 
-    def refuse_unknown(self, others: Sequence[Any]) -> None:
-        """Raise ValueError for a parameter that neither this node nor `others` (configs) know."""
+    def refuse_unknown(self, others: Sequence[Any], driver: str = "") -> None:
+        """Raise ValueError for a parameter that neither this node nor `others` (configs) know.
+
+        Settings of drivers are left to the node that has declared its `driver`'s.
+        """
         known = set(self._parameters) | {name for other in others for name in flatten(other)}
-        builtin = ("use_sim_time", "start_type_description_service", "qos_overrides.")
+        of_drivers = (f"{name}." for name in drivers.names() if name != driver)
+        builtin = ("use_sim_time", "start_type_description_service", "qos_overrides.", *of_drivers)
         for name in self._parameter_overrides:
             if name not in known and not name.startswith(builtin):
                 raise ValueError(unknown_parameter(name, known))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -14,6 +15,7 @@ from std_srvs.srv import Trigger
 
 from polo_ros import drivers, tasks
 from polo_ros.drivers.base import DriverError
+from polo_ros.drivers.guard import GuardedDriver
 from polo_ros.msg import Plan, PlannerStatus, State
 from polo_ros.msg import Transition as TransitionMsg
 from polo_ros.nodes import convert
@@ -44,7 +46,8 @@ class Bridge(PoloNode):
         super().__init__("bridge")
         self.settings = self.declare(BridgeConfig())
         self.counts.update(safe_stops=0, plans_refused=0, driver_errors=0, overruns=0)
-        self.refuse_unknown(OTHERS)
+        self._driver_settings = self.declare(drivers.settings(self.settings.driver))
+        self.refuse_unknown(OTHERS, self.settings.driver)
         self._thread: threading.Thread | None = None
         self._wake = threading.Condition()
         self._stopping = self._paused = self._finished = False
@@ -59,7 +62,8 @@ class Bridge(PoloNode):
     def configure(self) -> None:
         """Make task and driver, open communication. No motion."""
         self.task = tasks.make(self.session.task)
-        self.driver = drivers.make(self.settings.driver, self.task, self.session.seed)
+        settings = getattr(self._driver_settings, self.settings.driver)
+        self.driver = GuardedDriver(drivers.make(self.settings.driver, self.task, self.session.seed, settings))
         if self.session.clock == "lockstep" and not self.driver.simulated:
             raise ValueError(f"clock 'lockstep' with driver '{self.settings.driver}': a robot does not wait for plans")
         self.loop = RobotLoop(self.task, self.driver, self.settings.max_plan_age, self.settings.rate_limit)
@@ -200,6 +204,7 @@ class Bridge(PoloNode):
                 self.problem = f"driver '{self.settings.driver}': {error}"
                 self.get_logger().error(self.problem)
                 self._quietly(self.driver.stop)
+                self.publish_diagnostics()  # at once: it may be over before the next second
                 self._wait(1.0)
                 self._quietly(self.driver.close)
                 self._quietly(self.driver.connect)
@@ -212,6 +217,7 @@ class Bridge(PoloNode):
         self._await_session()
         if self._stopping:
             return
+        self.driver.activate()
         # A planner that saw a session go on before tells where; else this is its beginning.
         step, episode = (self._seen[0] + 1, self._seen[1] + 1) if self._seen else (0, 0)
         self.loop.start(step, episode)
@@ -381,6 +387,8 @@ class Bridge(PoloNode):
             "stopped": self.loop.supervisor.stopped,
             "finished": self._finished,
         }
+        with contextlib.suppress(DriverError):  # who asks is not who controls: an error shows where control reads
+            figures.update({f"robot.{name}": value for name, value in self.driver.status().items()})
         strangers = self.count_publishers("plan") - 1
         if strangers > 0:
             self.problem = self.problem or f"{strangers + 1} planners: two sessions in one ROS domain and namespace?"

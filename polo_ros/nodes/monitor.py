@@ -43,8 +43,9 @@ class Monitor(PoloNode):
         # All settings are checked here, where a wrong one ends the session: other nodes would be restarted for ever.
         for config in OTHERS:
             self.declare(config)
-        self.refuse_unknown(OTHERS)
         self.settings = self.config(BridgeConfig)
+        self.declare(drivers.settings(self.settings.driver))
+        self.refuse_unknown(OTHERS, self.settings.driver)
         self._begun = self._heard = time.monotonic()
         self._first: int | None = None
         self._news: dict[str, dict[str, str]] = {}  # of each node, by its name
@@ -54,9 +55,6 @@ class Monitor(PoloNode):
     def configure(self) -> None:
         """Check what the session is about, and listen."""
         self.task = tasks.make(self.session.task)
-        names = drivers.names()
-        if self.settings.driver not in names:
-            raise ValueError(f"unknown driver '{self.settings.driver}'; drivers: {', '.join(names)}")
         if self.session.run_dir:
             check_run_dir(Path(self.session.run_dir), self.session.started)
         self._diagnostics_subscription = self.create_subscription(

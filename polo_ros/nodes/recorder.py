@@ -51,6 +51,9 @@ class Recorder(PoloNode):
         self._parameters: dict[str, Any] = flatten(self.session)
         for config in (BridgeConfig(), PlannerConfig(), LearnerNodeConfig(), PoloConfig()):
             self._parameters.update(flatten(self.declare(config)))
+        of_driver = f"{self._parameters['driver']}."
+        overrides = self._parameter_overrides.items()
+        self._parameters.update({name: given.value for name, given in overrides if name.startswith(of_driver)})
         self.refuse_unknown(OTHERS)
         self._bag: BagWriter | None = None
         self._open: Callable[[], BagWriter]
