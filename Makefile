@@ -21,8 +21,9 @@ session = task:=$(TASK) clock:=$(CLOCK) duration:=$(DURATION) seed:=$(SEED) \
 	$(if $(DRIVER),driver:=$(DRIVER)) $(if $(RUN_DIR),run_dir:=$(RUN_DIR)) $(ARGS)
 
 # What an installation is made of; folders too, since a deleted file changes only its folder's time.
-sources := setup.py pyproject.toml CMakeLists.txt package.xml requirements.txt requirements-hand.txt requirements-ros.txt \
-	$(shell find polo_ros msg launch config models resource -name __pycache__ -prune -o -print)
+sources := setup.py pyproject.toml CMakeLists.txt package.xml requirements.txt requirements-dynamixel.txt \
+	requirements-hand.txt requirements-ros.txt \
+	$(shell find polo_ros msg launch config models resource weights -name __pycache__ -prune -o -print)
 
 # Set by the ROS wheels in every Python process of an environment: ours must set it for itself.
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
@@ -46,8 +47,8 @@ $(BIN)/python:
 		f"Python 3.10, 3.11 or 3.12 needed, $(PYTHON) is {v.major}.{v.minor}; name another: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.requirements: requirements.txt requirements-hand.txt requirements-ros.txt requirements-build.txt \
-		requirements-dev.txt | $(BIN)/python
+$(VENV)/.requirements: requirements.txt requirements-dynamixel.txt requirements-hand.txt requirements-ros.txt \
+		requirements-build.txt requirements-dev.txt | $(BIN)/python
 	@# The pip that Python 3.10 brings searches for versions for ever.
 	$(PIP) install --quiet pip==25.3
 	$(PIP) install --quiet -r requirements.txt -r requirements-build.txt -r requirements-dev.txt

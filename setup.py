@@ -76,7 +76,7 @@ def shared_files() -> list[tuple[str, list[str]]]:
         "share/ament_index/resource_index/packages": [f"resource/{NAME}"],
         SHARE: ["package.xml"],
     }
-    for top in ("launch", "config", "models"):
+    for top in ("launch", "config", "models", "weights"):
         for path in sorted((HERE / top).rglob("*")):
             if path.is_file() and "__pycache__" not in path.parts:
                 source = path.relative_to(HERE)
@@ -313,12 +313,14 @@ setup(
     },
     install_requires=requirements("requirements.txt"),
     extras_require={
+        "dynamixel": requirements("requirements-dynamixel.txt"),
         "hand": requirements("requirements-hand.txt"),
         "ros": requirements("requirements-ros.txt"),
-        "test": ["pytest", "hypothesis"],
+        "test": ["pytest", "hypothesis", *requirements("requirements-dynamixel.txt")],
     },
     entry_points={
         "console_scripts": ["polo = polo_ros.cli:main"],
+        "pytest11": ["polo_ros = polo_ros.testing.plugin"],
         "polo_ros.tasks": [
             "cartpole_swingup = polo_ros.tasks.cartpole_swingup:CartpoleSwingup",
             "point_mass_box = polo_ros.tasks.point_mass:PointMassBox",
@@ -332,6 +334,8 @@ setup(
         "polo_ros.drivers": [
             "mujoco = polo_ros.drivers.mujoco:MujocoDriver",
             "mock = polo_ros.drivers.mock:MockDriver",
+            "dynamixel = polo_ros.drivers.dynamixel:DynamixelDriver",
+            "bag = polo_ros.drivers.bag:BagDriver",
         ],
     },
 )

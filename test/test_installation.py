@@ -31,7 +31,7 @@ TASKS = {
     "point_mass_box",
     "point_mass_maze",
 }
-DRIVERS = {"mock", "mujoco"}
+DRIVERS = {"bag", "mock", "mujoco"}
 LIBRARIES = (
     "rosidl_generator_c",
     "rosidl_generator_py",

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import re
+import os
 import shlex
-import socket
-import socketserver
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+from motor_board import MotorBoard, blocks
 from session_runs import POLO, environment, safely, session, transitions, wait_until
 
-TEXT = (Path(__file__).parents[1] / "docs" / "your_own_robot.md").read_text("utf-8")
 DOMAIN = 130
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, re.M | re.S)
+PORT = 7000  # the tutorial's
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +52,9 @@ def polo(written: Path, installed: Path, domain: int, arguments: list[str]) -> s
     return done.stdout
 
 
-def commands() -> list[list[str]]:
-    return [shlex.split(line)[1:] for text in blocks("bash") for line in text.splitlines() if line.startswith("polo ")]
+def commands(program: str = "polo") -> list[list[str]]:
+    lines = [line for text in blocks("bash") for line in text.splitlines()]
+    return [shlex.split(line)[1:] for line in lines if line.startswith(f"{program} ")]
 
 
 def test_the_tutorials_commands_swing_the_pendulum_up(written: Path, installed: Path, tmp_path: Path) -> None:
@@ -72,59 +66,16 @@ def test_the_tutorials_commands_swing_the_pendulum_up(written: Path, installed: 
     assert len(transitions(tmp_path)) == 200
 
 
-class _Board(socketserver.StreamRequestHandler):
-    """The tutorial's motor board, with a motor that turns as fast as it is told."""
-
-    angle = 0.0
-    written: list[float] = []
-    lines: list[socket.socket] = []
-
-    def handle(self) -> None:
-        _Board.lines.append(self.request)
-        for line in self.rfile:
-            word, *rest = line.decode().split()
-            if word == "w":
-                _Board.written.append(float(rest[0]))
-                _Board.angle += 0.02 * float(rest[0])
-            self.wfile.write(f"{_Board.angle} 0.0\n".encode())
-
-
-class _Server(socketserver.ThreadingTCPServer):
-    allow_reuse_address = True
-    daemon_threads = True
-
-
-class _Robot:
-    """The board at the tutorial's address; may be switched off and on."""
-
-    def __init__(self) -> None:
-        self._server: _Server | None = None
-
-    def __enter__(self) -> _Robot:
-        _Board.written, _Board.lines = [], []
-        self._server = _Server(("127.0.0.1", 7000), _Board)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.shutdown()
-        self._server.server_close()
-        for line in _Board.lines:
-            with contextlib.suppress(OSError):
-                line.shutdown(socket.SHUT_RDWR)
-
-
 def test_the_tutorials_driver_runs_a_session_and_leaves_the_robot_at_rest(
     written: Path, installed: Path, tmp_path: Path
 ) -> None:
-    with _Robot():
+    with MotorBoard(PORT) as board:
         output = polo(written, installed, DOMAIN + 1, [*commands()[-1], "duration:=2", f"run_dir:={tmp_path}"])
     assert "pendulum (seed 0, realtime, pendulum_board)" in output
     found = transitions(tmp_path)
     assert len(found) >= 95 and any(t.plan_id for t in found)
-    assert _Board.written[0] == _Board.written[-1] == 0.0, "at rest before the first plan and after the last"
-    assert len(_Board.written) >= len(found) and max(map(abs, _Board.written)) <= 0.7
+    assert board.written[0] == board.written[-1] == 0.0, "at rest before the first plan and after the last"
+    assert len(board.written) >= len(found) and max(map(abs, board.written)) <= 0.7
     # A transition is what the action of its own period did: the board turns by 0.02 rad for a command of 1.
     for t in found:
         turned = t.next_observation - t.observation
@@ -143,14 +94,34 @@ def test_a_board_that_hangs_up_is_connected_again(
     monkeypatch.setenv("PYTHONPATH", str(installed))
     monkeypatch.chdir(written)
     arguments = commands()[-1][2:]
+    board = MotorBoard(PORT)
     with session(tmp_path, DOMAIN + 2, *arguments, file="robot") as process:
-        with _Robot():
+        with board:
             wait_until(lambda: len(safely(tmp_path)) > 20, 60, "control")
         before = safely(tmp_path)[-1].step
-        with _Robot():
+        with board:
             wait_until(lambda: safely(tmp_path)[-1].step > before + 20, 60, "control again")
             wait_until(lambda: any(t.plan_id for t in safely(tmp_path)[-10:]), 60, "plans again")
         assert process.poll() is None
     steps = [t.step for t in transitions(tmp_path)]
     times = [t.state[0] for t in transitions(tmp_path)]
     assert steps == sorted(set(steps)) and times == sorted(times)
+
+
+@pytest.mark.parametrize("arguments", commands("pytest"), ids=["file", "name"])
+def test_the_tutorials_driver_keeps_the_contract(written: Path, installed: Path, arguments: list[str]) -> None:
+    with MotorBoard(PORT) as board:
+        done = subprocess.run(
+            [str(POLO.with_name("pytest")), "-p", "no:cacheprovider", *arguments],
+            env={**os.environ, "PYTHONPATH": str(installed)},
+            cwd=written,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    # What a robot cannot, and what nobody has arranged: a reset, and a link that breaks.
+    assert "19 passed, 3 skipped" in done.stdout, done.stdout
+    assert "read takes" in done.stdout and "not tested: a broken link" in done.stdout
+    assert any(board.written) and board.written[-1] == 0.0
