@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
+import mujoco
 import numpy as np
 import pytest
 import safetensors.numpy
 from learning_fakes import CartTask, LinearDynamics, wander
 
+from polo_ros import resources, tasks
 from polo_ros.agents.polo import PoloConfig, PoloPlanner
 from polo_ros.dynamics.mujoco import MujocoDynamics
 from polo_ros.learning.learner_config import LearnerConfig
 from polo_ros.learning.polo_learner import PoloLearner
 from polo_ros.learning.targets import TargetConfig
-from polo_ros.learning.value_ensemble import ValueConfig
-from polo_ros.learning.weights import Weights, WeightsError
+from polo_ros.learning.value_ensemble import KIND, ValueConfig
+from polo_ros.learning.weights import Weights, WeightsError, read_initial
+from polo_ros.session.config import for_task
 
 VALUE = ValueConfig(members=3, hidden=8)
 LEARNER = LearnerConfig(update_every=8, gradient_steps=6, batch_size=5, capacity=60, min_transitions=4)
@@ -86,6 +90,26 @@ def test_weights_that_are_not_there_or_do_not_fit_are_refused_by_name(learned) -
         learner(ValueConfig(members=4, hidden=8, initial=config.initial))
     with pytest.raises(WeightsError, match=r"prior_scale is 1, the settings give 0.5"):
         learner(ValueConfig(members=3, hidden=8, prior_scale=0.5, initial=config.initial))
+
+
+@pytest.mark.parametrize("task", [path.stem for path in resources.path("weights").iterdir()])
+def test_weights_that_come_with_polo_ros_are_of_its_tasks_and_models(task: str) -> None:
+    if not mujoco.__version__.startswith("4."):
+        pytest.skip("hashes are of models that MuJoCo 4 compiled")
+    made, config = tasks.make(task), for_task(PoloConfig(), task)
+    value = dataclasses.replace(config.value, initial="")
+    shapes = PoloPlanner(made, None, dataclasses.replace(config, value=value), seed=0)._shapes  # type: ignore[arg-type]
+    path = str(resources.path("weights", f"{task}.safetensors"))
+    # By its path the model is asked for, too.
+    arrays = read_initial(path, KIND, task, made.model_hash, shapes)
+    np.testing.assert_array_equal(
+        read_initial(task, KIND, task, "of another version", shapes)["obs_mean"], arrays["obs_mean"]
+    )
+
+
+def test_a_name_that_is_none_is_refused_with_those_that_are() -> None:
+    with pytest.raises(WeightsError, match=r"initial weights 'humanoid_getop': .*: humanoid_getup.safetensors"):
+        learner(ValueConfig(initial="humanoid_getop"))
 
 
 def test_weights_that_do_not_say_what_they_are_of_are_refused(learned, tmp_path: Path) -> None:

@@ -15,9 +15,17 @@ import yaml
 from matplotlib.figure import Figure
 
 from polo_ros.experiments import comparison
-from polo_ros.experiments.agents import WEIGHTS
-from polo_ros.experiments.base import Claim, Experiment, Outcomes, Trial, Workplace, save_arrays
-from polo_ros.experiments.polo_horizon import PLANNER, STANDS, TASK, act, horizons, learn
+from polo_ros.experiments.agents import settings_of
+from polo_ros.experiments.base import (
+    Claim,
+    Experiment,
+    Outcomes,
+    Trial,
+    Workplace,
+    mean_and_error,
+    save_arrays,
+)
+from polo_ros.experiments.polo_horizon import EPISODE, STANDS, TASK
 from polo_ros.replay.bag_reader import BagReader
 from polo_ros.replay.bag_types import PLANNER_STATUS
 from polo_ros.replay.summary import summarise
@@ -25,19 +33,21 @@ from polo_ros.session.config import task_parameters
 from polo_ros.tasks.humanoid_getup import HumanoidGetup
 
 KEPT = ("real_time_factor", "missed_steps", "transitions_lost", "safe_stops", "plan_ms_p50", "plan_ms_p99")
+LOCKSTEP = "POLO in lockstep, 120 candidates"
+# Plain MPC: without the weights that come with polo_ros.
+WITHOUT: Mapping[str, Any] = {"value.initial": ""}
+FRONTIER = (1.7, 2.7, 3.7, 5.7)  # control periods that a plan may take
 
 
 def session(settings: Mapping[str, Any], workplace: Workplace) -> dict[str, Any]:
     """A launched session in real time; numbers of its bag and its processes."""
     run_dir = workplace.folder / "run"
     parameters = workplace.folder / "parameters.yaml"
-    values = dict(settings["parameters"])
-    for learned in workplace.needed.values():
-        values["value.initial"] = str(learned / WEIGHTS)
-    parameters.write_text(yaml.safe_dump({"/**": {"ros__parameters": values}}), encoding="utf-8")
+    document = {"/**": {"ros__parameters": dict(settings["parameters"])}}
+    parameters.write_text(yaml.safe_dump(document), encoding="utf-8")
     command = [str(Path(sys.prefix) / "bin" / "polo"), "launch", "sim", f"task:={TASK}", "clock:=realtime"]
     command += [f"duration:={settings['duration']}", f"seed:={settings['seed']}", f"run_dir:={run_dir}"]
-    command += ["learner:=false", f"config:={parameters}"]
+    command += [f"learner:={str(settings['learner']).lower()}", f"config:={parameters}"]
     # What an interrupted trial has left: a session does not go on in another one's folder.
     shutil.rmtree(run_dir, ignore_errors=True)
     workplace.progress(0.0, "session")
@@ -73,31 +83,50 @@ class Realtime(Experiment):
     question = "does the learned value let the humanoid get up in real time on the cores at hand?"
     default_seeds = 3
 
-    DURATION = 4.8  # s: one episode
+    DURATION = EPISODE * HumanoidGetup.control_dt  # s: one episode
 
     def trials(self, budget: str, seeds: int) -> list[Trial]:
-        """Sessions in real time; the same agent and value in lockstep, at the paper's horizon."""
-        duration = self.DURATION if budget == "full" else 1.6
-        longest = horizons(budget)[-1]
-        learned = learn(longest, budget)
-        out = [learned]
+        """Sessions as `polo launch sim task:=humanoid_getup` starts them; lockstep at the paper's budget."""
+        full = budget == "full"
+        usual = task_parameters(TASK, "realtime")["deadline"]
+        out = []
         for seed in range(seeds):
-            for agent, needs in (("POLO", (learned.name,)), ("MPC", ())):
-                out.append(
-                    Trial(
-                        name=f"realtime-{agent}-s{seed}",
-                        job="polo_realtime:session",
-                        settings={
-                            "duration": duration,
-                            "seed": 1000 + seed,
-                            "parameters": {**task_parameters(TASK, "realtime"), **PLANNER},
-                        },
-                        needs=needs,
-                        facts={"agent": agent, "seed": seed},
-                        exclusive=True,
+            for deadline in FRONTIER if full else (usual,):
+                for agent, changes, learner in (("POLO", {}, True), ("MPC", WITHOUT, False)):
+                    out.append(
+                        Trial(
+                            name=f"realtime-{agent}-d{deadline:g}-s{seed}",
+                            job="polo_realtime:session",
+                            settings={
+                                "duration": self.DURATION if full else 1.6,
+                                "seed": 1000 + seed,
+                                "learner": learner,
+                                "parameters": {**task_parameters(TASK, "realtime"), **changes, "deadline": deadline},
+                            },
+                            facts={
+                                "agent": agent if deadline == usual else f"{agent}, another deadline",
+                                "planner": agent,
+                                "deadline": deadline,
+                                "seed": seed,
+                            },
+                            exclusive=True,
+                        )
                     )
+            cheap = {} if full else comparison.SMALL
+            shipped = {"value.initial": TASK, **comparison.TESTING}
+            out.append(
+                Trial(
+                    name=f"realtime-lockstep-s{seed}",
+                    job="agents:act",
+                    settings={
+                        "task": TASK,
+                        "steps": EPISODE,
+                        "seed": 1000 + seed,
+                        "config": settings_of(TASK, {**cheap, **shipped}),
+                    },
+                    facts={"agent": LOCKSTEP, "seed": seed},
                 )
-            out.append(act("polo", longest, budget, seed, learned, "POLO in lockstep"))
+            )
         return out
 
     def claims(self, outcomes: Outcomes) -> list[Claim]:
@@ -113,7 +142,9 @@ class Realtime(Experiment):
                     "lowest root height of the last second, m": polo,
                     "return per core-second": outcomes.column("return_per_core_second", agent="POLO"),
                     "deadlines missed": outcomes.column("deadlines_missed", agent="POLO"),
+                    "plans": outcomes.column("plans", agent="POLO"),
                     "candidates a plan, median": outcomes.column("rollouts_p50", agent="POLO"),
+                    LOCKSTEP: outcomes.column("last_second_height", agent=LOCKSTEP),
                 },
             ),
             Claim(
@@ -122,11 +153,24 @@ class Realtime(Experiment):
                 {
                     "lowest root height of the last second, m": mpc,
                     "return per core-second": outcomes.column("return_per_core_second", agent="MPC"),
+                    "candidates a plan, median": outcomes.column("rollouts_p50", agent="MPC"),
                 },
             ),
         ]
 
     def draw(self, outcomes: Outcomes, figure: Figure) -> None:
-        """Height over time."""
-        colours = {"MPC": "tab:gray", "POLO": "tab:red", "POLO in lockstep": "tab:blue"}
-        comparison.draw_heights(outcomes, figure.subplots(), colours, STANDS)
+        """Height over time; reward over the time that a plan may take."""
+        left, right = figure.subplots(1, 2)
+        colours = {**comparison.COLOURS, LOCKSTEP: "tab:blue"}
+        comparison.draw_heights(outcomes, left, colours, STANDS)
+        for planner, colour in comparison.COLOURS.items():
+            deadlines = sorted({trial.facts["deadline"] for trial, _ in outcomes.of(planner=planner)})
+            points = [
+                mean_and_error(outcomes.column("mean_reward", planner=planner, deadline=deadline))
+                for deadline in deadlines
+            ]
+            means, errors = zip(*points, strict=True)
+            ms = 1e3 * HumanoidGetup.control_dt * np.array(deadlines)
+            right.errorbar(ms, means, errors, color=colour, marker="o", capsize=3, label=planner)
+        right.set(xlabel="time that a plan may take, ms", ylabel="mean reward a step")
+        right.legend()

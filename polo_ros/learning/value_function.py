@@ -35,7 +35,9 @@ class ValueConfig(Config):
     members: int = option(6, "networks in the ensemble, K", low=1, high=10_000)
     hidden: int = option(16, "units of a hidden layer", low=1, high=4096)
     layers: int = option(2, "hidden layers, with tanh; 0: linear", low=0, high=8)
-    initial: str = option("", "path of weights to begin with, a safetensors file; empty: untrained")
+    initial: str = option(
+        "", "weights to begin with: path of a .safetensors file, or a name of the share folder's; empty: untrained"
+    )
     inputs: str = option("", "observation groups that the value depends on, separated by commas; empty: all")
     scale: float = option(0.0, "value that counts as 1; 0: 1 / (1 - discount)", unit="reward", low=0.0, high=1e12)
     kappa: float = option(

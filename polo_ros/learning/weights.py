@@ -13,9 +13,12 @@ import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
+from polo_ros import resources
+
 Arrays = dict[str, npt.NDArray[np.float32]]
 Shapes = Mapping[str, tuple[int, ...]]
 
+SUFFIX = ".safetensors"
 _ORIGIN = "polo_ros"  # key of a file's metadata
 
 
@@ -46,26 +49,36 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def read_initial(path: str, kind: str, task: str, model_hash: str, shapes: Shapes) -> Arrays:
-    """Weights to begin with, from the file at `path`.
+def read_initial(name: str, kind: str, task: str, model_hash: str, shapes: Shapes) -> Arrays:
+    """Weights to begin with.
+
+    Args:
+        name: Path of a `.safetensors` file; a name without that ending: of weights that come with polo_ros.
+        kind: What must be in it.
+        task: That it must be of.
+        model_hash: Of the model that it must be of. Weights that come with polo_ros are of the model that comes with
+            it, whose hash varies with MuJoCo's version: they are not asked.
+        shapes: Of the arrays.
 
     Raises:
         WeightsError: There is no such file, or it is not of this kind, task and model.
     """
+    shipped = not name.endswith(SUFFIX)
     try:
-        data = Path(path).read_bytes()
+        data = (resources.path("weights", f"{name}{SUFFIX}") if shipped else Path(name)).read_bytes()
     except OSError as error:
-        raise WeightsError(f"initial weights '{path}': {error}") from None
+        raise WeightsError(f"initial weights '{name}': {error}") from None
     arrays = decode(data, shapes)
     # Of a file that `decode` has read: eight bytes of length, and so many of JSON.
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     try:
         origin = dict(json.loads(header["__metadata__"][_ORIGIN]))
     except (KeyError, TypeError, ValueError):
-        raise WeightsError(f"initial weights '{path}' do not say what they are of") from None
-    for word, expected in (("kind", kind), ("task", task), ("model_hash", model_hash)):
+        raise WeightsError(f"initial weights '{name}' do not say what they are of") from None
+    asked = {"kind": kind, "task": task, **({} if shipped else {"model_hash": model_hash})}
+    for word, expected in asked.items():
         if origin.get(word) != expected:
-            raise WeightsError(f"initial weights '{path}': {word} is {origin.get(word)!r}, expected {expected!r}")
+            raise WeightsError(f"initial weights '{name}': {word} is {origin.get(word)!r}, expected {expected!r}")
     return arrays
 
 
