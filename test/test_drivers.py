@@ -10,7 +10,7 @@ import pytest
 
 from polo_ros.drivers.base import Driver, DriverError
 from polo_ros.drivers.mock import MockDriver, MockSettings
-from polo_ros.drivers.mujoco import MujocoDriver
+from polo_ros.drivers.mujoco import MujocoDriver, MujocoSettings
 from polo_ros.seeding import Stream, generator
 from polo_ros.tasks.base import FloatArray
 from polo_ros.tasks.cartpole_swingup import CartpoleSwingup
@@ -304,3 +304,32 @@ def test_mock_forgets_commands_under_way_when_it_is_stopped() -> None:
     driver.stop()
     positions = trace(driver, np.full((2, 2), 0.4))[:, 1]
     np.testing.assert_allclose(positions, 0.2)
+
+
+@pytest.mark.parametrize("old", [0, 1, 3])
+@pytest.mark.parametrize("late", [0, 2])
+def test_a_simulated_robot_with_delays_is_the_one_without_seen_late_and_moved_late(old: int, late: int) -> None:
+    task = CartpoleSwingup()
+    dt = task.control_dt
+    actions = np.random.default_rng(0).uniform(-1.0, 1.0, (12, 1))
+    prompt, slow = (
+        MujocoDriver(task, 4),
+        MujocoDriver(task, 4, MujocoSettings(old * dt, (late - 0.5) * dt if late else 0.0)),
+    )
+    for driver in (prompt, slow):
+        driver.connect()
+    begin = prompt.read()
+    expected = [np.concatenate(([begin.time], begin.qpos, begin.qvel, begin.act))]
+    expected += list(trace(prompt, np.concatenate((np.tile(task.resting_action, (late, 1)), actions))[:12]))
+    before = slow.read()
+    assert (before.time, before.age) == (begin.time, pytest.approx(old * dt))
+    np.testing.assert_array_equal(before.qpos, begin.qpos)
+    seen = trace(slow, actions)
+    np.testing.assert_array_equal(seen[old:, 1:], np.array(expected[1:])[: 12 - old, 1:])
+    np.testing.assert_allclose(np.diff(seen[:, 0]), dt)
+    # A stop forgets what is under way; a reset begins at rest, and time goes on.
+    slow.stop()
+    if late:
+        moved = trace(slow, np.ones((1, 1)))
+        slow.reset(1)
+        assert slow.read().time > moved[-1, 0] - 1e-9

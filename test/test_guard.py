@@ -127,6 +127,8 @@ def test_controls_that_no_robot_may_get_stay_here(
         (RobotState(0.0, np.zeros(2), np.zeros(2), np.zeros(1)), "act has shape"),
         (RobotState(np.nan, np.zeros(2), np.zeros(2), np.zeros(0)), "time = nan is not finite"),
         (RobotState("now", np.zeros(2), np.zeros(2), np.zeros(0)), "time = 'now' is not a number"),  # type: ignore[arg-type]
+        (RobotState(0.0, np.zeros(2), np.zeros(2), np.zeros(0), age=-0.1), "age = -0.1 is not"),
+        (RobotState(0.0, np.zeros(2), np.zeros(2), np.zeros(0), age=np.nan), "age = nan is not"),
         (RobotState(0.0, "ab", np.zeros(2), np.zeros(0)), "qpos is not an array of numbers"),  # type: ignore[arg-type]
     ],
 )

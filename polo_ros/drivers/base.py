@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -19,10 +20,11 @@ class DriverError(RuntimeError):
 class RobotState:
     """What the robot measures at one moment."""
 
-    time: float  # s, of acquisition; simulation: simulation time, monotonic across resets
+    time: float  # s, of acquisition, by the robot's clock; simulation: simulation time, monotonic across resets
     qpos: FloatArray  # (nq,)
     qvel: FloatArray  # (nv,)
     act: FloatArray  # (na,)
+    age: float = 0.0  # s since acquisition when it was read, as far as the driver knows
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,9 @@ class Driver(abc.ABC):
         close: from anywhere to closed
 
     `connect` opens communication, without motion and without power; from then on `read` works. Only an active robot
-    takes commands: `write`, once a control period. `stop` makes it safe and inactive, at any time and repeatedly.
-    A driver need not check the order of calls: the bridge has its drivers in a GuardedDriver.
+    takes commands: `write`, once a control period. `stop` makes it safe and inactive, at any time and repeatedly;
+    what is safe, limp or held, is the driver's to say. A driver need not check the order of calls: the bridge has its
+    drivers in a GuardedDriver.
 
     Joints stand in the model's order, in SI units: rad, m, rad/s, m/s, and controls in the actuators' units.
 
@@ -77,11 +80,11 @@ class Driver(abc.ABC):
 
     @abc.abstractmethod
     def stop(self) -> None:
-        """Make the robot safe without further commands; may be called at any time, repeatedly."""
+        """Make the robot safe without further commands; at any time, repeatedly, and without effect when closed."""
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Release the connection; after it only connect is allowed."""
+        """Release the connection; after it only connect is allowed. Without effect when closed."""
 
     def activate(self) -> None:
         """Get ready for commands, as by switching on the power; the robot holds still until the first one."""
@@ -93,9 +96,18 @@ class Driver(abc.ABC):
 
     @property
     def can_reset(self) -> bool:
-        """Whether reset is supported."""
+        """Whether reset is supported; asked after connect."""
         return type(self).reset is not Driver.reset
 
     def status(self) -> Mapping[str, object]:
-        """What to show of the robot in /diagnostics, such as voltages and temperatures; must not wait."""
+        """What to show of the robot in /diagnostics, such as voltages and temperatures.
+
+        Called at any time, and from another thread than the rest: must neither wait nor ask the robot.
+        """
         return {}
+
+
+def periods(delay: float, period: float) -> int:
+    """Whole control periods of `period` s that `delay` s lasts, rounded up."""
+    # Of 0.06 s and 0.02 s it is three, whatever the last bit says.
+    return math.ceil(delay / period - 1e-9)

@@ -90,7 +90,7 @@ class GuardedDriver(Driver):
         if time < self._time - self.BACKWARDS:
             raise DriverError(f"time went back from {self._time:.6f} s to {time:.6f} s")
         self._time = max(time, self._time)
-        return RobotState(time, **arrays)
+        return RobotState(time, **arrays, age=self._age(robot.age))
 
     def write(self, action: FloatArray) -> None:
         """As the driver's.
@@ -142,6 +142,16 @@ class GuardedDriver(Driver):
             raise
         except Exception as error:  # a driver of others may fail in any way
             raise DriverError(f"{method.__name__} failed: {type(error).__name__}: {error}") from error
+
+    @staticmethod
+    def _age(value: Any) -> float:
+        try:
+            age = float(value)
+        except (TypeError, ValueError):
+            raise DriverError(f"age = {value!r} is not a number") from None
+        if not 0.0 <= age < math.inf:
+            raise DriverError(f"age = {age} is not a finite number of seconds >= 0")
+        return age
 
     @staticmethod
     def _checked(name: str, value: Any, size: int) -> FloatArray:

@@ -10,7 +10,7 @@ import mujoco
 import numpy as np
 
 from polo_ros.config import Config, option
-from polo_ros.drivers.base import Driver, DriverError, RobotState
+from polo_ros.drivers.base import Driver, DriverError, RobotState, periods
 from polo_ros.seeding import Stream, generator
 from polo_ros.tasks.base import FloatArray, Task
 
@@ -56,7 +56,7 @@ class MockDriver(Driver):
         super().__init__(task, seed, settings)
         following_time = self.settings.following_time
         self._share = 1.0 - math.exp(-task.control_dt / following_time) if following_time > 0.0 else 1.0
-        self._late = math.ceil(self.settings.delay / task.control_dt - 1e-9)
+        self._late = periods(self.settings.delay, task.control_dt)
         model = task.model
         movable = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
         self._motors = np.array(

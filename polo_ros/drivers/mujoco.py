@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+from collections import deque
+from dataclasses import dataclass
+
 import mujoco
 import numpy as np
 
-from polo_ros.drivers.base import Driver, DriverError, NoSettings, RobotState
+from polo_ros.config import Config, option
+from polo_ros.drivers.base import Driver, DriverError, RobotState, periods
 from polo_ros.seeding import Stream, generator
 from polo_ros.tasks.base import FULLPHYSICS, FloatArray, Task
 
@@ -17,19 +23,45 @@ _DIVERGED = {
 }
 
 
+@dataclass(frozen=True)
+class MujocoSettings(Config):
+    """What a simulated robot has in common with a real one."""
+
+    sensing_delay: float = option(
+        0.0, "age of a state when it is read, in whole control periods, rounded up", unit="s", low=0.0, high=1.0
+    )
+    actuation_delay: float = option(
+        0.0, "time from a command to its effect, in whole control periods, rounded up", unit="s", low=0.0, high=1.0
+    )
+
+
 class MujocoDriver(Driver):
     """Simulates one control period at every write.
 
     Episode k of a seed always begins in the same state, and its world draws the same disturbances. The time goes on
     through resets and reconnections, since it is the session's clock.
+
+    With delays a state that is read is an older one, stamped so, and a command takes effect later; before its first
+    command an episode's robot has been at rest in its start state.
+
+    Args:
+        task: What is simulated.
+        seed: Of starts and disturbances.
+        settings: Delays.
     """
 
     simulated = True
+    settings_type = MujocoSettings
+    settings: MujocoSettings
 
-    def __init__(self, task: Task, seed: int, settings: NoSettings | None = None) -> None:
+    def __init__(self, task: Task, seed: int, settings: MujocoSettings | None = None) -> None:
         super().__init__(task, seed, settings)
+        self._old = periods(self.settings.sensing_delay, task.control_dt)
+        self._time = self._old * task.control_dt  # s, at the last good state; no state that is read is older than 0 s
+        self._late = periods(self.settings.actuation_delay, task.control_dt)
+        self._seen: deque[RobotState] = deque()  # states under way to the reader, the oldest first; none: no delay
+        self._under_way: deque[FloatArray] = deque()  # commands under way to the robot
         self._data: mujoco.MjData | None = None
-        self._time = 0.0  # s, at the last good state
         self._diverged = ""
         self._episode = self._step = 0
         # Most worlds do nothing of their own accord, and asking them costs more than a small model's physics.
@@ -47,6 +79,8 @@ class MujocoDriver(Driver):
             DriverError: not connected, or the simulation diverged and was not reset since.
         """
         data = self._healthy()
+        if self._seen:
+            return dataclasses.replace(copy.deepcopy(self._seen[0]), age=self._old * self.task.control_dt)
         return RobotState(float(data.time), data.qpos.copy(), data.qvel.copy(), data.act.copy())
 
     def write(self, action: FloatArray) -> None:
@@ -58,6 +92,9 @@ class MujocoDriver(Driver):
         data, model = self._healthy(), self.task.model
         if np.shape(action) != (model.nu,) or not np.isfinite(action).all():
             raise DriverError(f"controls {np.array2string(np.asarray(action))} are not {model.nu} finite numbers")
+        if self._late:
+            self._under_way.append(np.array(action))
+            action = self._under_way.popleft()
         data.ctrl[:] = action
         mujoco.mj_step(model, data, nstep=self.task.physics_steps)
         self._diverged = self._divergence(data)
@@ -66,11 +103,15 @@ class MujocoDriver(Driver):
         self._step += 1
         if self._disturbed:
             self._disturb(data)
+        if self._old:
+            self._seen.append(RobotState(self._time, data.qpos.copy(), data.qvel.copy(), data.act.copy()))
+            self._seen.popleft()
 
     def stop(self) -> None:
         """Zero control; the simulation stands still until the next write."""
         if self._data is not None:
             self._data.ctrl[:] = self.task.resting_action
+            self._under_way = deque([self.task.resting_action] * self._late)
 
     def close(self) -> None:
         """Forget the simulation, but not its time."""
@@ -89,6 +130,12 @@ class MujocoDriver(Driver):
         data.time = self._time
         self._diverged = ""
         self._episode, self._step = episode, 0
+        self._under_way = deque([self.task.resting_action] * self._late)
+        self._seen = deque(
+            RobotState(self._time - age * self.task.control_dt, data.qpos.copy(), data.qvel.copy(), data.act.copy())
+            for age in range(self._old, -1, -1)
+            if self._old
+        )
 
     def _disturb(self, data: mujoco.MjData) -> None:
         """What happens in the world besides physics, at the end of a control period."""
