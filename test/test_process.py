@@ -73,3 +73,17 @@ def test_a_signal_does_not_break_into_what_a_node_is_doing() -> None:
             sum(range(1000))
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("node", ["bridge", "planner", "recorder", "monitor"])
+def test_only_the_learner_loads_torch(tmp_path: Path, node: str) -> None:
+    """It takes hundreds of MB and seconds: a robot's board may have neither."""
+    code = f"""
+from polo_ros import resources
+resources.activate()
+import polo_ros.nodes.{node}, sys
+print([name for name in ("torch", "scipy", "matplotlib") if name in sys.modules])
+"""
+    # Elsewhere than in a checkout, whose modules Python would find first.
+    found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert found.stdout.strip() == "[]", found.stderr

@@ -10,7 +10,7 @@ import numpy as np
 from polo_ros.config import Config
 from polo_ros.dynamics.base import Dynamics
 from polo_ros.learning.learner_config import LearnerConfig
-from polo_ros.learning.targets import TargetConfig
+from polo_ros.learning.target_config import TargetConfig
 from polo_ros.learning.value_function import KIND, ValueConfig, ValueFunction, shapes
 from polo_ros.learning.weights import Arrays, decode, read_initial
 from polo_ros.planners.base import PlanResult
