@@ -19,6 +19,7 @@ def add_bag_commands(subparsers: Any) -> None:
         "info": "topics, counts, session and files of a bag",
         "check": "read a whole bag; exit status 1 if anything is wrong with it",
         "recover": "write what is readable of a broken bag to BAG_recovered",
+        "delay": "how late the recorded robot was seen and moved, by its task's model",
     }
     for name, text in texts.items():
         command = commands.add_parser(name, help=text, description=text)
@@ -34,13 +35,14 @@ def add_bag_commands(subparsers: Any) -> None:
 
 
 def run_bag(arguments: argparse.Namespace) -> int:
-    """Run `polo bag info|check|recover`; 1 on problems found by check, or if the bag cannot be read."""
-    from polo_ros.replay import bag_tools
+    """Run `polo bag info|check|recover|delay`; 1 on problems found by check, or if the bag cannot be read."""
+    from polo_ros.replay import bag_tools, delay
 
     work, layout = {
         "info": (bag_tools.info, bag_tools.format_info),
         "check": (bag_tools.check, bag_tools.format_check),
         "recover": (bag_tools.recover, bag_tools.format_recover),
+        "delay": (delay.of_bag, delay.format_estimate),
     }[arguments.bag_command]
     try:
         facts = work(arguments.bag)
