@@ -16,6 +16,7 @@ class Stream(IntEnum):
     UPDATE = 4  # what an update samples, by update
     TARGETS = 5  # noise on targets, by block
     WORLD = 6  # what no planner foresees, by episode and step: episode << 32 | step
+    VERIFICATION = 7  # perturbed models that plans are tried on
 
 
 def sequence(seed: int, stream: Stream, index: int = 0) -> np.random.SeedSequence:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from lifecycle_msgs.msg import Transition as Change
-from session_runs import POLO, environment, session, transitions, whole_session
+from session_runs import POLO, environment, node_process, session, transitions, wait_until, whole_session
 from strangers import stranger
 
 from polo_ros.replay.bag_reader import BagReader
@@ -107,3 +109,51 @@ def test_a_robot_is_not_run_in_lockstep(tmp_path: Path, monkeypatch: pytest.Monk
                 break
         else:
             raise AssertionError("lockstep with a robot was not refused")
+
+
+def test_a_stopped_robot_stays_stopped_when_its_bridge_is_killed_until_it_is_armed(tmp_path: Path) -> None:
+    domain = 150
+    with session(tmp_path, domain, *CARTPOLE, "clock:=realtime") as process, stranger(domain) as other:
+        other.until(lambda: "transition" in other.newest and not other.newest_of("transition").safe_stop, "control", 60)
+        assert other.trigger("stop").success
+        other.until(lambda: other.newest_of("transition").safe_stop, "the safe stop")
+        stopped = other.newest_of("transition").step
+        killed = node_process(tmp_path, "bridge")
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda: node_process(tmp_path, "bridge") not in (0, killed), 20, "restart of the bridge")
+        other.newest.clear()
+        other.until(lambda: other.newest_of("transition").step > stopped + 50, "going on")
+        assert other.fresh_figures("bridge")["fault"].startswith("stopped by service (step ")
+        armed = other.newest_of("transition").step
+        assert other.trigger("arm").success
+        other.until(lambda: not other.newest_of("transition").safe_stop, "control again")
+        assert process.poll() is None
+    assert not list(tmp_path.glob("stopped*"))
+    assert all(t.safe_stop for t in transitions(tmp_path) if stopped <= t.step <= armed)
+
+
+def test_a_joint_that_is_too_fast_stops_the_robot_and_it_is_not_armed_before_it_is_slow(tmp_path: Path) -> None:
+    domain = 151
+    file = tmp_path / "limits.yaml"
+    file.write_text("/**:\n  ros__parameters:\n    safety: {velocity_limit: [0.0, 1.0]}\n")  # of the pole
+    run_dir = tmp_path / "run"
+    arguments = (*CARTPOLE, "clock:=realtime", f"config:={file}")
+    with session(run_dir, domain, *arguments) as process, stranger(domain) as other:
+        other.until(lambda: "fault" in other.fresh_figures("bridge"), "a fault", 60.0)
+        figures = other.fresh_figures("bridge")
+        assert figures["fault"].startswith("velocity: joint 'hinge' moves at ") and figures["stopped"] == "True"
+        assert int(figures["supervisor: velocity"]) >= 1
+        refused = other.trigger("arm")
+        while not refused.success:  # it swings, and is slow at times
+            assert refused.message.startswith("not armed: its cause is still there: velocity: joint 'hinge'")
+            refused = other.trigger("arm")
+        assert process.poll() is None
+
+
+def test_limits_that_do_not_fit_the_robot_end_the_session(tmp_path: Path) -> None:
+    file = tmp_path / "limits.yaml"
+    file.write_text("/**:\n  ros__parameters:\n    safety: {velocity_limit: [1.0, 1.0, 1.0]}\n")
+    with session(tmp_path / "run", 152, *CARTPOLE, f"config:={file}") as process:
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "safety.velocity_limit has 3 entries; give one, or one for each hinge or slide" in output

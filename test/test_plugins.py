@@ -53,6 +53,10 @@ class Contradictory(Door):
     name = "contradictory"
     observation_spec = ObservationSpec((("angle", 1),))
 
+class Undamped(Door):
+    name = "undamped"
+    safe_stop = "damp"
+
 class Clumsy(Door):
     name = "clumsy"
     def __init__(self):
@@ -75,6 +79,7 @@ ENTRY_POINTS = """
 door_opening = doors.tasks:Door
 door_misnamed = doors.tasks:Misnamed
 contradictory = doors.tasks:Contradictory
+undamped = doors.tasks:Undamped
 clumsy = doors.tasks:Clumsy
 not_a_task = builtins:dict
 broken = doors.broken:Task
@@ -139,6 +144,11 @@ def test_a_task_and_a_driver_of_another_package_are_made_by_name(
     driver.write(np.array([2.0]))
     assert driver.read().time == pytest.approx(0.02)
     assert task.physics_steps == 2
+
+
+def test_a_safe_stop_that_is_none_is_refused_when_the_task_is_made(installed: Path) -> None:
+    with pytest.raises(ValueError, match="task 'undamped': safe_stop_damping = 0.0 is not a number > 0"):
+        tasks.make("undamped")
 
 
 def test_an_unknown_name_is_answered_with_those_that_there_are() -> None:

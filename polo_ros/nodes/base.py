@@ -302,6 +302,8 @@ class PoloNode(LifecycleNode):
 
     def publish_diagnostics(self) -> None:
         """Say how the node is; once a second, and whenever there is news that must not wait."""
+        if not self.context.ok():
+            return  # a thread that is still at work while ROS goes down
         figures = {**self.diagnose(), **self.counts}
         if self._last_refused:
             figures["last_refused"] = self._last_refused

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from rclpy.qos import QoSProfile
 from rosgraph_msgs.msg import Clock as ClockMsg
@@ -21,6 +22,8 @@ from polo_ros.msg import Transition as TransitionMsg
 from polo_ros.nodes import convert
 from polo_ros.nodes.base import EVERY, LATCHED, LATEST, PoloNode, spin
 from polo_ros.nodes.known import OTHERS
+from polo_ros.safety.stop_file import StopFile
+from polo_ros.safety.supervisor import Fault
 from polo_ros.safety.timeline import TimedPlan
 from polo_ros.session.config import BridgeConfig
 from polo_ros.session.loop import RobotLoop, Sample
@@ -41,6 +44,8 @@ class Bridge(PoloNode):
     SETTLING = 0.5
     # Plans that wait for the next control period; a wrong one must not push out a right one.
     OFFERS = 16
+    # In run_dir: why the robot is stopped, as long as it is.
+    STOP_FILE = "stopped.json"
 
     def __init__(self) -> None:
         super().__init__("bridge")
@@ -55,6 +60,10 @@ class Bridge(PoloNode):
         self._offers: deque[tuple[TimedPlan, int]] = deque(maxlen=self.OFFERS)
         self._planner_met = False
         self._seen: tuple[int, int] | None = None
+        run_dir = self.session.run_dir
+        self._stop_file = StopFile(Path(run_dir) / self.STOP_FILE) if run_dir else None
+        self._kept: Fault | None = None
+        self._keeping = threading.Lock()
         self.on_change(self._changed)
 
     # ---- lifecycle -------------------------------------------------------------------------
@@ -66,7 +75,22 @@ class Bridge(PoloNode):
         self.driver = GuardedDriver(drivers.make(self.settings.driver, self.task, self.session.seed, settings))
         if self.session.clock == "lockstep" and not self.driver.simulated:
             raise ValueError(f"clock 'lockstep' with driver '{self.settings.driver}': a robot does not wait for plans")
-        self.loop = RobotLoop(self.task, self.driver, self.settings.max_plan_age, self.settings.rate_limit)
+        before = self._kept_fault()
+        own = self.settings
+        self.loop = RobotLoop(
+            self.task,
+            self.driver,
+            own.max_plan_age,
+            own.safety,
+            own.actuation_delay,
+            seed=self.session.seed,
+            realtime=self.session.clock == "realtime",
+        )
+        self.get_logger().info(f"limits:\n{self.loop.supervisor.limits}")
+        if before is not None:
+            self.loop.supervisor.latch(before)
+            self._kept = before
+            self.get_logger().warning(f"still stopped, since step {before.step}: {before.reason}; ~/arm lets it go on")
         model = self.task.model
         self._joints = [
             (model.joint(j).name, int(model.jnt_qposadr[j]), int(model.jnt_dofadr[j]))
@@ -114,6 +138,8 @@ class Bridge(PoloNode):
 
     def cleanup(self) -> None:
         """Disconnect."""
+        if hasattr(self, "loop"):
+            self.loop.close()
         if hasattr(self, "driver"):
             self._quietly(self.driver.close)
 
@@ -127,6 +153,30 @@ class Bridge(PoloNode):
         self.settings = self.config(BridgeConfig)
         if hasattr(self, "loop"):
             self.loop.timeline.max_plan_age = self.settings.max_plan_age
+
+    # ---- stops that outlive the process, and configuration ---------------------------------
+
+    def _kept_fault(self) -> Fault | None:
+        """For which the robot was stopped when it was last controlled."""
+        if self._stop_file is not None:
+            return self._stop_file.read()
+        return self.loop.supervisor.fault if hasattr(self, "loop") else None
+
+    def _keep_fault(self) -> str:
+        """Write down for which fault the robot is stopped, if that has changed; returns why it cannot be."""
+        with self._keeping:
+            fault = self.loop.supervisor.fault
+            if fault is self._kept:
+                return ""
+            self._kept = fault
+            if self._stop_file is None:
+                return "run_dir is not set" if fault else ""
+            try:
+                self._stop_file.write(fault)
+            except OSError as error:
+                self.get_logger().error(f"{self._stop_file.path}: {error}")
+                return str(error)
+            return ""
 
     # ---- what comes in ---------------------------------------------------------------------
 
@@ -185,11 +235,15 @@ class Bridge(PoloNode):
 
     def _serve_stop(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self.loop.supervisor.stop("stopped by service")
-        return self._answer(response, "", "safe stop until ~/arm")
+        problem = self._keep_fault()
+        lost = f"; a bridge that is restarted will not know of it: {problem}" if problem else ""
+        return self._answer(response, "", f"safe stop until ~/arm{lost}")
 
     def _serve_arm(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        self.loop.supervisor.arm()
-        return self._answer(response, "", "armed")
+        reason = self.loop.supervisor.arm()
+        problem = self._keep_fault()
+        kept = f"; a bridge that is restarted will be stopped again: {problem}" if problem and not reason else ""
+        return self._answer(response, reason and f"not armed: {reason}", f"armed{kept}")
 
     # ---- control ---------------------------------------------------------------------------
 
@@ -206,12 +260,16 @@ class Bridge(PoloNode):
                 self._quietly(self.driver.stop)
                 self.publish_diagnostics()  # at once: it may be over before the next second
                 self._wait(1.0)
-                self._quietly(self.driver.close)
-                self._quietly(self.driver.connect)
+                self._reconnect()
                 self._seen = (self.loop.step, self.loop.episode)
             except Exception:
                 self._quietly(self.driver.stop)  # the robot must be safe whatever went wrong here
                 raise
+
+    def _reconnect(self) -> None:
+        if not self._stopping:  # a slow connection would keep control from ending in time
+            self._quietly(self.driver.close)
+            self._quietly(self.driver.connect)
 
     def _control(self) -> None:
         self._await_session()
@@ -246,6 +304,8 @@ class Bridge(PoloNode):
                 self._publish_state(sample)
                 self._accept()
             self.loop.play(sample)
+            if self.loop.supervisor.fault is not self._kept:
+                threading.Thread(target=self._keep_fault, daemon=True).start()  # control waits for no disk
             if not simulated:
                 due = self._pace(due + period, period)
             transition, after = self.loop.observe()
@@ -389,6 +449,11 @@ class Bridge(PoloNode):
         }
         with contextlib.suppress(DriverError):  # who asks is not who controls: an error shows where control reads
             figures.update({f"robot.{name}": value for name, value in self.driver.status().items()})
+        fault = self.loop.supervisor.fault
+        if fault is not None:
+            figures["fault"] = f"{fault.reason} (step {fault.step})"
+        if self.loop.verification is not None:
+            figures["verification_ms"] = f"{self.loop.verification.latest.ms:.3g}"
         strangers = self.count_publishers("plan") - 1
         if strangers > 0:
             self.problem = self.problem or f"{strangers + 1} planners: two sessions in one ROS domain and namespace?"

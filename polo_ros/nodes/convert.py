@@ -21,7 +21,7 @@ from polo_ros.msg import Transition as TransitionMsg
 from polo_ros.msg import Weights as WeightsMsg
 from polo_ros.replay.transition import Transition
 from polo_ros.safety.timeline import TimedPlan
-from polo_ros.session.loop import Sample, finite
+from polo_ros.session.loop import RobotLoop, Sample, finite
 from polo_ros.tasks.base import FloatArray, Task
 
 
@@ -74,6 +74,7 @@ def state_message(sample: Sample, task: Task) -> StateMsg:
         qpos=doubles(sample.robot.qpos),
         qvel=doubles(sample.robot.qvel),
         act=doubles(sample.robot.act),
+        commands=doubles(sample.pending),
     )
     message.header.frame_id = "world"
     message.header.stamp = stamp(float(sample.state[0]))
@@ -90,6 +91,16 @@ def state_vector(message: StateMsg, task: Task) -> FloatArray:
         _sized("qvel", message.qvel, model.nv),
         _sized("act", message.act, model.na),
     )
+
+
+def pending_commands(message: StateMsg, task: Task) -> FloatArray:
+    """Commands (n, nu) in a State that its robot does not show yet, the oldest first. Raises MessageError."""
+    rows, rest = divmod(len(message.commands), task.model.nu)
+    if rest:
+        raise MessageError(f"commands has {len(message.commands)} entries, not rows of {task.model.nu}")
+    if rows > RobotLoop.REMEMBERED:
+        raise MessageError(f"commands has {rows} rows, at most {RobotLoop.REMEMBERED} can be under way")
+    return _sized("commands", message.commands, rows * task.model.nu).reshape(rows, task.model.nu)
 
 
 def plan_message(plan: TimedPlan, task: Task, weights_version: int, now: Time) -> PlanMsg:

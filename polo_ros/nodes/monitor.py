@@ -18,6 +18,7 @@ from polo_ros.nodes import convert
 from polo_ros.nodes.base import DIAGNOSTICS, LATEST, STEADY, PoloNode, spin
 from polo_ros.nodes.known import OTHERS
 from polo_ros.replay.session_info import check_run_dir
+from polo_ros.safety.supervisor import Supervisor
 from polo_ros.safety.timeline import PlanTimeline
 from polo_ros.session.config import BridgeConfig
 from polo_ros.tasks.base import FloatArray
@@ -55,6 +56,7 @@ class Monitor(PoloNode):
     def configure(self) -> None:
         """Check what the session is about, and listen."""
         self.task = tasks.make(self.session.task)
+        Supervisor(self.task, self.settings.safety)
         if self.session.run_dir:
             check_run_dir(Path(self.session.run_dir), self.session.started)
         self._diagnostics_subscription = self.create_subscription(

@@ -30,6 +30,7 @@ class _Arrived:
     """A checked state and the moment it came, time.perf_counter()."""
 
     state: FloatArray
+    pending: FloatArray  # (n, nu) commands that it does not show yet
     step: int
     episode: int
     at: float
@@ -109,10 +110,11 @@ class Planner(PoloNode):
             return
         try:
             state = convert.state_vector(message, self.task)
+            pending = convert.pending_commands(message, self.task)
         except convert.MessageError as error:
             self.refuse("states_refused", f"state refused: {error}")
             return
-        arrived = _Arrived(state, message.step, message.episode, at)
+        arrived = _Arrived(state, pending, message.step, message.episode, at)
         if not self._lockstep:
             self._plan(arrived)
         elif arrived.key == self._answered:
@@ -164,6 +166,8 @@ class Planner(PoloNode):
             self._sent.reset(arrived.episode)
         if not self._lockstep:
             state, first_step = self._look_ahead(arrived)
+        elif self.settings.predict and len(arrived.pending):
+            state = self.planner.predict(state, arrived.pending)
         started = time.perf_counter()
         plan, result = self.planner.plan(state, arrived.step, first_step, arrived.episode, self._deadline(started))
         ended = time.perf_counter()
@@ -182,17 +186,19 @@ class Planner(PoloNode):
         return started + self.settings.deadline * self.task.control_dt
 
     def _look_ahead(self, arrived: _Arrived) -> tuple[FloatArray, int]:
-        """The state predicted for the step in which the next plan takes effect, and that step."""
+        """The state predicted for when the next plan's first action takes effect, and the step of that action."""
         step = arrived.step
+        known = arrived.pending if self.settings.predict else arrived.pending[:0]
         if self._sent.action(step).action is None:
-            return arrived.state, step  # the bridge has nothing to play yet: every period counts
+            # The bridge has nothing to play yet: every period counts.
+            return (self.planner.predict(arrived.state, known) if len(known) else arrived.state), step
         expected = 0.0
         if self._latencies:
             # By hand: np.quantile takes longer than all else in here.
             expected = sorted(self._latencies)[int(self.QUANTILE * len(self._latencies))] + self.TRANSPORT
         delay = max(1, math.ceil(expected / self.task.control_dt))
         delay = min(delay, self.planner.config.mppi.horizon - 1)
-        actions = []
+        actions = list(known)
         for ahead in range(step, step + delay):
             played = self._sent.action(ahead)
             actions.append(self.task.resting_action if played.action is None else played.action)

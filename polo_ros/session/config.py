@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from polo_ros import resources
 from polo_ros.config import Config, fields, option, read_parameters, replace
+from polo_ros.safety.limits import SafetyConfig
 
 T = TypeVar("T")
 
@@ -38,12 +39,17 @@ class BridgeConfig(Config):
     max_plan_age: float = option(
         0.5, "age of a plan's state at which the safe stop takes over", unit="s", low=0.0, high=60.0, live=True
     )
-    rate_limit: float = option(
-        0.0, "largest change of a control, in its unit; 0: no limit", unit="1/s", low=0.0, high=1e9
+    actuation_delay: float = option(
+        0.0,
+        "time from writing a command to its effect on the robot, beyond what its driver says; see `polo bag delay`",
+        unit="s",
+        low=0.0,
+        high=10.0,
     )
     start_timeout: float = option(
         20.0, "wait for the session's other nodes before the robot starts without them", unit="s", low=0.0
     )
+    safety: SafetyConfig = field(default_factory=SafetyConfig)
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,7 @@ class PlannerConfig(Config):
     deadline: float = option(
         0.9, "realtime: share of a control period that a plan may take; 0: no limit", low=0.0, high=1000.0, live=True
     )
+    predict: bool = option(True, "plan from the state rolled forward through commands that are under way", live=True)
     weights_timeout: float = option(
         30.0, "lockstep: wait for the weights of this step before planning with older ones", unit="s", low=0.0
     )

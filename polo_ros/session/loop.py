@@ -6,14 +6,18 @@ transitions for the same plans.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
 
 from polo_ros.drivers.base import Driver, RobotState
 from polo_ros.replay.transition import Transition
+from polo_ros.safety.limits import SafetyConfig
 from polo_ros.safety.supervisor import Supervisor, Verdict
 from polo_ros.safety.timeline import PlanTimeline, PlayedAction, TimedPlan
+from polo_ros.safety.verification import PlanVerifier, Verification
+from polo_ros.seeding import Stream, generator
 from polo_ros.tasks.base import FloatArray, Task
 
 
@@ -27,6 +31,9 @@ class Sample:
     robot: RobotState
     state: FloatArray  # (nstate,)
     observation: FloatArray  # (nobs,)
+    # (n, nu) played already, the oldest first, and `state` does not know of them yet; what is played next takes effect
+    # after them.
+    pending: FloatArray
 
 
 class RobotLoop:
@@ -36,14 +43,40 @@ class RobotLoop:
         task: What is done; gives observations, rewards and ends of episodes.
         driver: A connected driver.
         max_plan_age: s, age of a plan's state at which the safe stop takes over.
-        rate_limit: Largest change of a control, 1/s of its unit; 0: no limit.
+        safety: Limits, and what is a fault; None: the defaults.
+        actuation_delay: s from writing a command to its effect, beyond what the driver knows of it.
+        seed: Of the models that plans are verified on.
+        realtime: Whether control does not wait for that.
+
+    Raises:
+        ValueError: As Supervisor.
     """
 
-    def __init__(self, task: Task, driver: Driver, max_plan_age: float, rate_limit: float = 0.0) -> None:
+    # Commands that are kept to tell which of them are under way: of a longer delay nobody plans around.
+    REMEMBERED = 1000
+
+    def __init__(
+        self,
+        task: Task,
+        driver: Driver,
+        max_plan_age: float,
+        safety: SafetyConfig | None = None,
+        actuation_delay: float = 0.0,
+        *,
+        seed: int = 0,
+        realtime: bool = False,
+    ) -> None:
         self.task = task
         self.driver = driver
         self.timeline = PlanTimeline(task.control_dt, max_plan_age)
-        self.supervisor = Supervisor(task, rate_limit or None)
+        self._actuation_delay = driver.actuation_delay + actuation_delay
+        safety = safety or SafetyConfig()
+        self.supervisor = Supervisor(task, safety, simulated=driver.simulated, actuation_delay=self._actuation_delay)
+        self.verification: Verification | None = None
+        if safety.verification.models:
+            rng = generator(seed, Stream.VERIFICATION)
+            verifier = PlanVerifier(task, self.supervisor.joints, safety.verification, rng)
+            self.verification = Verification(verifier, beside=realtime)
         self.step = 0
         self.episode = 0
         self.episode_step = 0
@@ -53,13 +86,17 @@ class RobotLoop:
         self._time_offset = 0.0
         self._versions: dict[int, int] = {}
         self._period: tuple[Sample, PlayedAction, Verdict]
+        self._written: deque[FloatArray] = deque(maxlen=self.REMEMBERED)  # in this episode, the newest last
 
     def start(self, step: int = 0, episode: int = 0) -> None:
         """Begin at control period `step` and `episode`; a later start than 0 resumes a session."""
         self.step, self.episode, self.episode_step, self.episode_return = step, episode, 0, 0.0
         self.timeline.reset(episode)
         self.supervisor.reset()
+        if self.verification is not None:
+            self.verification.reset()
         self._versions.clear()
+        self._written.clear()
         if self.driver.can_reset:
             self.driver.reset(episode)
         # A simulation that was restarted begins at 0 s again; the session's time must not fall.
@@ -67,15 +104,28 @@ class RobotLoop:
         foreign = step or not self.driver.simulated
         self._time_offset = step * self.task.control_dt - self.driver.read().time if foreign else 0.0
 
+    def close(self) -> None:
+        """Let go of threads."""
+        if self.verification is not None:
+            self.verification.close()
+
     def sense(self) -> Sample:
         """Read the robot. Raises DriverError."""
         robot = self.driver.read()
         # Whole nanoseconds, as a stamp carries them: with and without ROS the state is the same.
         sec, nanosec = divmod(round((robot.time + self._time_offset) * 1e9), 10**9)
         state = self.task.pack(sec + 1e-9 * nanosec, robot.qpos, robot.qvel, robot.act)
-        return Sample(
-            self.step, self.episode, self.episode_step, robot, state, self.task.observe(self.task.sense(state))
-        )
+        observation = self.task.observe(self.task.sense(state))
+        return Sample(self.step, self.episode, self.episode_step, robot, state, observation, self._pending(robot.age))
+
+    def _pending(self, age: float) -> FloatArray:
+        """What was written and has not shown in a state of `age` s, (n, nu); before the first command, rest."""
+        late = min(round((age + self._actuation_delay) / self.task.control_dt), self.REMEMBERED)
+        pending = np.tile(self.task.resting_action, (late, 1))
+        known = min(late, len(self._written))
+        for back in range(1, known + 1):
+            pending[late - back] = self._written[-back]
+        return pending
 
     def offer(self, plan: TimedPlan, weights_version: int = 0) -> str:
         """Take a plan; returns why it was refused, empty if it was not."""
@@ -94,10 +144,24 @@ class RobotLoop:
     def play(self, before: Sample) -> None:
         """Write this period's action, or the safe stop. Raises DriverError."""
         played = self.timeline.action(self.step)
-        verdict = self.supervisor.check(played.action, played.reason)
+        self.supervisor.watch(self.step, before.state, before.robot.age, self._foreseen(before))
+        verdict = self.supervisor.check(played.action, played.reason, before.pending)
         self.reason = verdict.reason
         self.driver.write(verdict.action)
+        self._written.append(verdict.action)
         self._period = before, played, verdict
+
+    def _foreseen(self, before: Sample) -> str:
+        """What the plan would do that it must not."""
+        if self.verification is None:
+            return ""
+        actions = []
+        for step in range(self.step, self.step + self.verification.periods):
+            action = self.timeline.action(step).action
+            if action is None:
+                break
+            actions.append(action)
+        return self.verification.foresee(before.state, before.pending, actions)
 
     def observe(self) -> tuple[Transition, Sample]:
         """See what came of the period's action, once the period is over. Raises DriverError.
@@ -141,6 +205,9 @@ class RobotLoop:
         self.episode_step, self.episode_return = 0, 0.0
         self.timeline.reset(self.episode)
         self.supervisor.reset()
+        if self.verification is not None:
+            self.verification.reset()
+        self._written.clear()
         self.driver.reset(self.episode)
         return self.sense()
 

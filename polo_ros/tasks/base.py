@@ -120,7 +120,10 @@ class Task(abc.ABC):
     discount: float  # gamma, per control period
     observation_spec: ObservationSpec
     episode_steps: int = 0  # control periods after which the episode is cut; 0: never
-    safe_stop: str = "zero"  # "zero": zero control (within range); "hold": repeat the last action
+    # What a robot does that must not do what it is told. "zero": resting_action; "hold": the last action again, if
+    # there was none the positions where servos are; "damp": forces against the velocities of joints that have motors.
+    safe_stop: str = "zero"
+    safe_stop_damping: float | FloatArray = 0.0  # N m s/rad or N s/m at the joint, of "damp"; one or (nu,)
 
     # ---- what the subclass says ------------------------------------------------------------
 

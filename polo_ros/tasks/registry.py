@@ -12,6 +12,7 @@ import numpy as np
 from polo_ros import plugins
 from polo_ros.plugins import PluginError
 from polo_ros.tasks.base import Task
+from polo_ros.tasks.safe_stop import check_safe_stop
 
 GROUP = "polo_ros.tasks"
 
@@ -54,8 +55,10 @@ def _check(name: str, task: object) -> None:
         raise PluginError(f"task '{name}' calls itself '{task.name}'; the entry point and Task.name must agree")
     if not 0.0 < task.discount <= 1.0:
         raise PluginError(f"task '{name}': discount {task.discount} is not in (0, 1]")
-    if task.safe_stop not in ("zero", "hold"):
-        raise PluginError(f"task '{name}': safe_stop '{task.safe_stop}' is unknown; choices: zero, hold")
+    try:
+        check_safe_stop(task)
+    except ValueError as error:
+        raise PluginError(str(error)) from None
     if task.physics_steps < 1:  # raises where control_dt is not a multiple of the timestep
         raise PluginError(f"task '{name}': control_dt {task.control_dt} s is shorter than a physics step")
     state = task.reset(np.random.default_rng(0))
