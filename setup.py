@@ -326,6 +326,7 @@ setup(
             "point_mass_box = polo_ros.tasks.point_mass:PointMassBox",
             "point_mass_maze = polo_ros.tasks.point_mass:PointMassMaze",
             "humanoid_getup = polo_ros.tasks.humanoid_getup:HumanoidGetup",
+            "humanoid_stand = polo_ros.tasks.humanoid_stand:HumanoidStand",
             "humanoid_getup_sparse = polo_ros.tasks.humanoid_getup:HumanoidGetupSparse",
             "humanoid_walk = polo_ros.tasks.humanoid_walk:HumanoidWalk",
             "humanoid_box = polo_ros.tasks.humanoid_box:HumanoidBox",
@@ -336,6 +337,7 @@ setup(
             "mock = polo_ros.drivers.mock:MockDriver",
             "dynamixel = polo_ros.drivers.dynamixel:DynamixelDriver",
             "bag = polo_ros.drivers.bag:BagDriver",
+            "ros2_control = polo_ros.nodes.ros2_control_driver:Ros2ControlDriver",
         ],
     },
 )

@@ -152,12 +152,13 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _add_bench(commands: Any) -> None:
-    parser = commands.add_parser("bench", help="measure: planning, a run of POLO, or a whole session")
-    parser.add_argument("what", choices=["planning", "polo", "session"], help="what to measure")
+    parser = commands.add_parser("bench", help="measure: planning, a run of POLO, a whole session, or what delays cost")
+    parser.add_argument("what", choices=["planning", "polo", "session", "latency"], help="what to measure")
     parser.add_argument("--json", action="store_true", help="print as JSON")
     parser.add_argument("--repeats", type=int, default=30, help="planning: interleaved rounds (default: 30)")
     parser.add_argument("--steps", type=int, default=320, help="polo: control periods of each run (default: 320)")
     parser.add_argument("--duration", type=float, default=60.0, help="session: robot time in s (default: 60)")
+    parser.add_argument("--seeds", type=int, default=3, help="latency: runs of each kind (default: 3)")
     parser.set_defaults(run=_bench)
 
 
@@ -170,6 +171,10 @@ def _bench(options: argparse.Namespace) -> int:
         from polo_ros.bench.polo import bench_polo
 
         rows = bench_polo(options.steps)
+    elif options.what == "latency":
+        from polo_ros.bench.latency import bench_latency
+
+        rows = bench_latency(options.seeds)
     else:
         from polo_ros.bench.session import bench_session
 

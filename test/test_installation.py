@@ -27,11 +27,12 @@ TASKS = {
     "humanoid_box",
     "humanoid_getup",
     "humanoid_getup_sparse",
+    "humanoid_stand",
     "humanoid_walk",
     "point_mass_box",
     "point_mass_maze",
 }
-DRIVERS = {"bag", "mock", "mujoco"}
+DRIVERS = {"bag", "mock", "mujoco", "ros2_control"}
 LIBRARIES = (
     "rosidl_generator_c",
     "rosidl_generator_py",

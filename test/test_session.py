@@ -13,7 +13,8 @@ from session_runs import node_process, safely, session, transitions, wait_until,
 
 from polo_ros import tasks
 from polo_ros.agents.polo import PoloConfig
-from polo_ros.agents.run import run_polo
+from polo_ros.agents.run import PoloRun, run_polo
+from polo_ros.drivers.mujoco import MujocoSettings
 from polo_ros.replay.bag_reader import BagReader
 from polo_ros.session.config import for_task
 
@@ -128,6 +129,18 @@ class Spring(Task):
     def reward(self, obs, action, next_obs):
         return -obs[..., 0] ** 2
 '''
+
+
+def test_a_session_with_delays_is_the_run_with_delays(tmp_path: Path) -> None:
+    """What is under way travels with the state: the planner's prediction needs nothing else."""
+    file = tmp_path / "late.yaml"
+    file.write_text("/**:\n  ros__parameters:\n    mujoco: {sensing_delay: 0.04, actuation_delay: 0.06}\n")
+    arguments = (f"task:={TASK}", "clock:=lockstep", "duration:=1.2", "learner:=false", f"config:={file}")
+    whole_session(tmp_path / "run", 106, *arguments)
+    task = tasks.make(TASK)
+    config = for_task(PoloConfig(), TASK)
+    with PoloRun(task, config, seed=0, learn=False, robot=MujocoSettings(0.04, 0.06)) as run:
+        assert _rows(transitions(tmp_path / "run")) == _rows(run.go(60).transitions)
 
 
 def test_settings_of_a_driver_are_parameters_and_are_kept_with_the_bag(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from polo_ros.agents.polo import PoloConfig, PoloPlanner
-from polo_ros.drivers.mujoco import MujocoDriver
+from polo_ros.drivers.mujoco import MujocoDriver, MujocoSettings
 from polo_ros.dynamics.mujoco import MujocoDynamics
 from polo_ros.learning.polo_learner import LearnerMetrics, PoloLearner
 from polo_ros.planners.base import PlanResult
@@ -83,6 +83,8 @@ class PoloRun:
         learn: Whether the value is learned; without it this is plain MPC, unless `weights` are given.
         weights: A learned value to plan with from the start, as `Weights.encode` made it; of any model whose
             observations are laid out as the task's, where `value.initial` insists on the very model.
+        robot: Delays of the simulated robot; None: none.
+        predict: Plan from the state rolled forward through the commands under way.
 
     Raises:
         WeightsError: `weights` do not fit.
@@ -97,9 +99,11 @@ class PoloRun:
         threads: int = 0,
         learn: bool = True,
         weights: bytes | None = None,
+        robot: MujocoSettings | None = None,
+        predict: bool = True,
     ) -> None:
         self.task = task
-        self.driver = MujocoDriver(task, seed)
+        self.driver = MujocoDriver(task, seed, robot)
         self.dynamics = MujocoDynamics(task, threads)
         self.planner = PoloPlanner(task, self.dynamics, config, seed)
         if weights is not None:
@@ -113,6 +117,7 @@ class PoloRun:
         )
         # In lockstep every plan is of this very period: no age to speak of.
         self._loop = RobotLoop(task, self.driver, BridgeConfig().max_plan_age)
+        self._predict = predict
         self._sample: Sample | None = None
         self.driver.connect()
 
@@ -132,7 +137,10 @@ class PoloRun:
         for _ in range(steps):
             sample = self._sample
             started = time.perf_counter()
-            plan, found = planner.plan(sample.state, sample.step, sample.step, sample.episode)
+            state = (
+                planner.predict(sample.state, sample.pending) if self._predict and len(sample.pending) else sample.state
+            )
+            plan, found = planner.plan(state, sample.step, sample.step, sample.episode)
             result.plan_ms.append(1e3 * (time.perf_counter() - started))
             loop.offer(plan, planner.weights_version)
             transition, self._sample = loop.act(sample)

@@ -58,6 +58,9 @@ class Driver(abc.ABC):
     # A simulation advances by one control period when written to; a robot advances by itself.
     simulated: bool = False
 
+    # s from a write to its effect on the robot, as far as the driver knows; plans are made for that moment.
+    actuation_delay: float = 0.0
+
     # What users can set: `<name of the driver>.<name of the setting>` is a parameter of the bridge.
     settings_type: ClassVar[type[Config]] = NoSettings
 

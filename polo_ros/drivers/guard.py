@@ -40,6 +40,7 @@ class GuardedDriver(Driver):
         super().__init__(driver.task, driver.seed, driver.settings)
         self.driver = driver
         self.simulated = driver.simulated
+        self.actuation_delay = driver.actuation_delay
         self.life = Life.CLOSED
         self._time = -math.inf
         model = driver.task.model

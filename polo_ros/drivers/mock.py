@@ -57,6 +57,7 @@ class MockDriver(Driver):
         following_time = self.settings.following_time
         self._share = 1.0 - math.exp(-task.control_dt / following_time) if following_time > 0.0 else 1.0
         self._late = periods(self.settings.delay, task.control_dt)
+        self.actuation_delay = self._late * task.control_dt
         model = task.model
         movable = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
         self._motors = np.array(

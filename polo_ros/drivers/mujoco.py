@@ -41,8 +41,8 @@ class MujocoDriver(Driver):
     Episode k of a seed always begins in the same state, and its world draws the same disturbances. The time goes on
     through resets and reconnections, since it is the session's clock.
 
-    With delays a state that is read is an older one, stamped so, and a command takes effect later; before its first
-    command an episode's robot has been at rest in its start state.
+    With delays a state that is read is an older one, stamped so, and a command takes effect later; an episode's start
+    state is the first one that is read.
 
     Args:
         task: What is simulated.
@@ -59,6 +59,7 @@ class MujocoDriver(Driver):
         self._old = periods(self.settings.sensing_delay, task.control_dt)
         self._time = self._old * task.control_dt  # s, at the last good state; no state that is read is older than 0 s
         self._late = periods(self.settings.actuation_delay, task.control_dt)
+        self.actuation_delay = self._late * task.control_dt
         self._seen: deque[RobotState] = deque()  # states under way to the reader, the oldest first; none: no delay
         self._under_way: deque[FloatArray] = deque()  # commands under way to the robot
         self._data: mujoco.MjData | None = None
@@ -81,7 +82,7 @@ class MujocoDriver(Driver):
         data = self._healthy()
         if self._seen:
             return dataclasses.replace(copy.deepcopy(self._seen[0]), age=self._old * self.task.control_dt)
-        return RobotState(float(data.time), data.qpos.copy(), data.qvel.copy(), data.act.copy())
+        return self._now(data)
 
     def write(self, action: FloatArray) -> None:
         """Simulate one control period under controls (nu,).
@@ -104,7 +105,7 @@ class MujocoDriver(Driver):
         if self._disturbed:
             self._disturb(data)
         if self._old:
-            self._seen.append(RobotState(self._time, data.qpos.copy(), data.qvel.copy(), data.act.copy()))
+            self._seen.append(self._now(data))
             self._seen.popleft()
 
     def stop(self) -> None:
@@ -127,15 +128,24 @@ class MujocoDriver(Driver):
         mujoco.mj_resetData(self.task.model, data)
         state = self.task.reset(generator(self.seed, Stream.EPISODE, episode))
         mujoco.mj_setState(self.task.model, data, state, FULLPHYSICS)
-        data.time = self._time
+        data.time = self._time - self._old * self.task.control_dt
         self._diverged = ""
         self._episode, self._step = episode, 0
         self._under_way = deque([self.task.resting_action] * self._late)
-        self._seen = deque(
-            RobotState(self._time - age * self.task.control_dt, data.qpos.copy(), data.qvel.copy(), data.act.copy())
-            for age in range(self._old, -1, -1)
-            if self._old
-        )
+        self._seen.clear()
+        # Nothing was commanded while the start state was on its way to the reader.
+        data.ctrl[:] = self.task.resting_action
+        for _ in range(self._old):
+            self._seen.append(self._now(data))
+            mujoco.mj_step(self.task.model, data, nstep=self.task.physics_steps)
+        if self._old:
+            self._seen.append(self._now(data))
+            self._diverged = self._divergence(data)
+            self._time = float(data.time)
+
+    @staticmethod
+    def _now(data: mujoco.MjData) -> RobotState:
+        return RobotState(float(data.time), data.qpos.copy(), data.qvel.copy(), data.act.copy())
 
     def _disturb(self, data: mujoco.MjData) -> None:
         """What happens in the world besides physics, at the end of a control period."""
