@@ -246,7 +246,7 @@ def test_value_scale_is_what_a_reward_of_one_is_worth() -> None:
 
 
 def test_planners_use_values_without_torch() -> None:
-    modules = "value_function", "learner_config", "targets", "weights"
+    modules = "value_function", "learner_config", "target_config", "weights"
     imports = ", ".join(f"polo_ros.learning.{module}" for module in modules)
     code = f"import sys, {imports}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
