@@ -59,7 +59,13 @@ def act(name: str, horizon: int, budget: str, seed: int, learned: Trial | None, 
     return Trial(
         name=f"getup-{name}-h{horizon}-s{seed}",
         job="agents:act",
-        settings={"task": TASK, "steps": EPISODE, "seed": 1000 + seed, "config": settings_of(TASK, config), **settings},
+        settings={
+            "task": TASK,
+            "steps": EPISODE if budget == "full" else 150,  # little more than the last second that is judged
+            "seed": 1000 + seed,
+            "config": settings_of(TASK, config),
+            **settings,
+        },
         needs=(learned.name,) if learned else (),
         cost=horizon * EPISODE,
         facts={"agent": agent, "horizon": horizon, "seed": seed, **settings},
