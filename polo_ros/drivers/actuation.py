@@ -9,6 +9,7 @@ import mujoco
 import numpy as np
 import numpy.typing as npt
 
+from polo_ros.tasks.actuators import HINGE_OR_SLIDE
 from polo_ros.tasks.base import FloatArray
 
 INTERFACES = ("position", "velocity", "effort")
@@ -78,7 +79,7 @@ def _joint(model: mujoco.MjModel, i: int) -> int:
     if model.actuator_trntype[i] != int(mujoco.mjtTrn.mjTRN_JOINT):
         raise ValueError(f"{name} does not act on a joint")
     joint = int(model.actuator_trnid[i, 0])
-    if model.jnt_type[joint] not in (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE)):
+    if model.jnt_type[joint] not in HINGE_OR_SLIDE:
         raise ValueError(f"{name} acts on joint '{model.joint(joint).name}', which is neither hinge nor slide")
     if not model.actuator_gear[i, 0]:
         raise ValueError(f"{name} has gear 0")

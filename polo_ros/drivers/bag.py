@@ -14,7 +14,7 @@ from polo_ros.replay.bag_reader import BagReader, scan
 from polo_ros.replay.bag_types import BagError
 from polo_ros.replay.session_info import SessionInfo
 from polo_ros.replay.transition import Transition
-from polo_ros.tasks.base import FULLPHYSICS, FloatArray, Task
+from polo_ros.tasks.base import FloatArray, Task
 
 
 @dataclass(frozen=True)
@@ -220,11 +220,7 @@ class BagDriver(Driver):
         if last.action.shape != (model.nu,) or not np.isfinite(last.action).all():
             return stays
         data = mujoco.MjData(model)
-        mujoco.mj_setState(model, data, last.state, FULLPHYSICS)
-        data.ctrl[:] = last.action
-        mujoco.mj_step(model, data, nstep=self.task.physics_steps)
-        result = np.empty(self.task.nstate)
-        mujoco.mj_getState(model, data, result, FULLPHYSICS)
+        result = self.task.advance(data, last.state, last.action[None])
         diverged = any(warning.number for warning in data.warning) or not np.isfinite(result).all()
         result[0] = stays[0]
         return stays if diverged else result

@@ -12,6 +12,7 @@ import numpy as np
 from polo_ros.config import Config, option
 from polo_ros.drivers.base import Driver, DriverError, RobotState, periods
 from polo_ros.seeding import Stream, generator
+from polo_ros.tasks.actuators import HINGE_OR_SLIDE
 from polo_ros.tasks.base import FloatArray, Task
 
 
@@ -59,13 +60,12 @@ class MockDriver(Driver):
         self._late = periods(self.settings.delay, task.control_dt)
         self.actuation_delay = self._late * task.control_dt
         model = task.model
-        movable = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
         self._motors = np.array(
             [
                 motor
                 for motor in range(model.nu)
                 if model.actuator_trntype[motor] == int(mujoco.mjtTrn.mjTRN_JOINT)
-                and model.jnt_type[model.actuator_trnid[motor, 0]] in movable
+                and model.jnt_type[model.actuator_trnid[motor, 0]] in HINGE_OR_SLIDE
             ],
             dtype=int,
         )

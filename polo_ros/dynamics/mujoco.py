@@ -10,7 +10,7 @@ import numpy as np
 from mujoco.rollout import Rollout
 
 from polo_ros.dynamics.base import Rollouts
-from polo_ros.tasks.base import FULLPHYSICS, FloatArray, Task
+from polo_ros.tasks.base import FloatArray, Task
 
 
 @dataclass(frozen=True)
@@ -94,15 +94,7 @@ class MujocoDynamics:
     def advance(self, start: FloatArray, actions: FloatArray) -> FloatArray:
         """The state (nstate,) after actions (T, nu) from `start` (nstate,)."""
         # In the calling thread: waking the pool for one simulation costs more than a few steps of it.
-        model, data = self._task.model, self._data[0]
-        mujoco.mj_resetData(model, data)
-        mujoco.mj_setState(model, data, start, FULLPHYSICS)
-        for action in actions:
-            data.ctrl[:] = action
-            mujoco.mj_step(model, data, nstep=self._task.physics_steps)
-        reached = np.empty(self._task.nstate)
-        mujoco.mj_getState(model, data, reached, FULLPHYSICS)
-        return reached
+        return self._task.advance(self._data[0], start, actions)
 
     def close(self) -> None:
         """Stop the worker threads."""

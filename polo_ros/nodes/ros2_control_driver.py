@@ -18,6 +18,7 @@ from polo_ros.drivers.actuation import INTERFACES, actuation
 from polo_ros.drivers.base import Driver, DriverError, RobotState
 from polo_ros.drivers.floating_base import ORIENTATIONS, FloatingBase
 from polo_ros.drivers.joint_states import JointStates
+from polo_ros.tasks.actuators import HINGE_OR_SLIDE
 from polo_ros.tasks.base import FloatArray, Task
 
 if TYPE_CHECKING:
@@ -309,11 +310,7 @@ class Ros2ControlDriver(Driver):
 
 def _measured(model: mujoco.MjModel, entries: Sequence[str]) -> dict[int, str]:
     """The robot's name of each joint of the model that joint_states has, in the model's order."""
-    single = [
-        joint
-        for joint in range(model.njnt)
-        if model.jnt_type[joint] in (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
-    ]
+    single = [joint for joint in range(model.njnt) if model.jnt_type[joint] in HINGE_OR_SLIDE]
     known = {model.joint(joint).name: joint for joint in single}
     if not entries:
         unnamed = [joint for joint in single if not model.joint(joint).name]

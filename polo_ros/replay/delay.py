@@ -14,7 +14,7 @@ from polo_ros import tasks
 from polo_ros.replay.bag_reader import read_transitions
 from polo_ros.replay.bag_types import BagError
 from polo_ros.replay.transition import Transition
-from polo_ros.tasks.base import FULLPHYSICS, FloatArray, Task
+from polo_ros.tasks.base import FloatArray, Task
 
 LONGEST = 20  # control periods
 ENOUGH = 50  # periods to judge by
@@ -85,7 +85,7 @@ def estimate(task: Task, transitions: Sequence[Transition], longest: int = LONGE
         raise ValueError("nothing moves in the record")
     errors = []
     for late in range(longest + 1):
-        predicted = np.array([_step(task, data, pair[0].state, pair[2][late]) for pair in pairs])
+        predicted = np.array([task.advance(data, pair[0].state, pair[2][late][None]) for pair in pairs])
         wrong = (predicted - ends)[:, velocities][:, moved] / usual[moved]
         errors.append(float(np.sqrt(np.mean(wrong**2))))
     best = int(np.argmin(errors))
@@ -110,14 +110,3 @@ def format_estimate(facts: dict[str, Any]) -> str:
     else:
         lines.append("  no delay stands out: move the robot more, or check that the model is the robot's")
     return "\n".join(lines)
-
-
-def _step(task: Task, data: mujoco.MjData, state: FloatArray, action: FloatArray) -> FloatArray:
-    """The state (nstate,) one control period after `state` under `action` (nu,)."""
-    mujoco.mj_resetData(task.model, data)
-    mujoco.mj_setState(task.model, data, state, FULLPHYSICS)
-    data.ctrl[:] = action
-    mujoco.mj_step(task.model, data, nstep=task.physics_steps)
-    reached = np.empty(task.nstate)
-    mujoco.mj_getState(task.model, data, reached, FULLPHYSICS)
-    return reached

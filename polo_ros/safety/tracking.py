@@ -7,7 +7,7 @@ import numpy as np
 
 from polo_ros.safety.limits import SafetyConfig
 from polo_ros.tasks.actuators import Actuators
-from polo_ros.tasks.base import FULLPHYSICS, FloatArray, Task
+from polo_ros.tasks.base import FloatArray, Task
 
 
 class TrackingMonitor:
@@ -52,13 +52,7 @@ class TrackingMonitor:
         """From `state` (nstate,) controls (nu,) are played for a control period."""
         if not self.active:
             return
-        model, data = self._task.model, self._data
-        mujoco.mj_resetData(model, data)
-        mujoco.mj_setState(model, data, state, FULLPHYSICS)
-        data.ctrl[:] = action
-        mujoco.mj_step(model, data, nstep=self._task.physics_steps)
-        predicted = np.empty(self._task.nstate)
-        mujoco.mj_getState(model, data, predicted, FULLPHYSICS)
+        predicted = self._task.advance(self._data, state, action[None])
         # MuJoCo resets a simulation that blew up, and its time with it.
         usable = predicted[0] > state[0] and bool(np.isfinite(predicted).all())
         self._predicted = predicted if usable else None

@@ -12,7 +12,7 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int_]
 
-_HINGE_OR_SLIDE = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
+HINGE_OR_SLIDE = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
 _AT_JOINT = (int(mujoco.mjtTrn.mjTRN_JOINT), int(mujoco.mjtTrn.mjTRN_JOINTINPARENT))
 # With these an activation lies between the lowest and the highest control so far, so that limits of one are limits
 # of the other.
@@ -44,7 +44,7 @@ class Actuators:
         joint = np.full(nu, -1)
         for i in range(nu):
             target = int(model.actuator_trnid[i, 0])
-            if model.actuator_trntype[i] in _AT_JOINT and model.jnt_type[target] in _HINGE_OR_SLIDE:
+            if model.actuator_trntype[i] in _AT_JOINT and model.jnt_type[target] in HINGE_OR_SLIDE:
                 joint[i] = target
         at = np.maximum(joint, 0)
         fixed = model.actuator_gaintype == int(mujoco.mjtGain.mjGAIN_FIXED)

@@ -242,6 +242,20 @@ class Task(abc.ABC):
         nq, nv = self.model.nq, self.model.nv
         return float(state[0]), state[1 : 1 + nq], state[1 + nq : 1 + nq + nv], state[1 + nq + nv :]
 
+    def advance(self, data: mujoco.MjData, state: FloatArray, actions: FloatArray) -> FloatArray:
+        """The physics state (nstate,) after `actions` (T, nu), each for a control period, from `state` (nstate,).
+
+        `data` is for working in; whatever it held is gone, and what MuJoCo warned of stays in it.
+        """
+        mujoco.mj_resetData(self.model, data)
+        mujoco.mj_setState(self.model, data, state, FULLPHYSICS)
+        for action in actions:
+            data.ctrl[:] = action
+            mujoco.mj_step(self.model, data, nstep=self.physics_steps)
+        reached = np.empty(self.nstate)
+        mujoco.mj_getState(self.model, data, reached, FULLPHYSICS)
+        return reached
+
     def sense(self, state: FloatArray, action: FloatArray | None = None) -> FloatArray:
         """Sensor readings (nsensordata,) at one state, with `action` applied (zeros if None)."""
         data = self._scratch

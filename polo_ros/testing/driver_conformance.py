@@ -32,10 +32,8 @@ import pytest
 from polo_ros import config, tasks
 from polo_ros.drivers.base import Driver, DriverError, RobotState
 from polo_ros.drivers.guard import GuardedDriver
-from polo_ros.tasks.base import FULLPHYSICS, FloatArray, Task
-
-_HINGE_OR_SLIDE = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
-_AT_A_JOINT = (int(mujoco.mjtTrn.mjTRN_JOINT), int(mujoco.mjtTrn.mjTRN_JOINTINPARENT))
+from polo_ros.tasks.actuators import HINGE_OR_SLIDE, Actuators
+from polo_ros.tasks.base import FloatArray, Task
 
 
 def fail(message: str) -> NoReturn:
@@ -366,7 +364,7 @@ class DriverConformance:
             for j in range(model.njnt):
                 address = int(model.jnt_qposadr[j])
                 name = model.joint(j).name or f"number {j}"
-                if model.jnt_type[j] in _HINGE_OR_SLIDE:
+                if model.jnt_type[j] in HINGE_OR_SLIDE:
                     if not model.jnt_limited[j]:
                         continue
                     low, high = model.jnt_range[j]
@@ -391,7 +389,7 @@ class DriverConformance:
         control = rig.nudged(rig.hold()) if self.obeys else rig.hold()
         states = [rig.read(), *rig.drive(control, 20 if rig.simulated else self.nudge_periods)]
         model = rig.task.model
-        measured = [j for j in range(model.njnt) if model.jnt_type[j] in _HINGE_OR_SLIDE]
+        measured = [j for j in range(model.njnt) if model.jnt_type[j] in HINGE_OR_SLIDE]
         if not measured:
             pytest.skip("the model has neither a hinge nor a slide")
         q = np.array([state.qpos[model.jnt_qposadr[measured]] for state in states])
@@ -622,16 +620,7 @@ class DriverConformance:
         """
         self._needs_motion(rig)
         model = rig.task.model
-        joints = np.array(
-            [
-                model.actuator_trnid[i, 0]
-                if model.actuator_trntype[i] in _AT_A_JOINT
-                and model.jnt_type[model.actuator_trnid[i, 0]] in _HINGE_OR_SLIDE
-                else -1
-                for i in range(model.nu)
-            ],
-            dtype=int,
-        )
+        joints = Actuators.of(model).joint
         if (joints < 0).all():
             pytest.skip("no actuator of the model moves a hinge or slide directly")
         rig.connect()
@@ -678,12 +667,9 @@ class DriverConformance:
         hold = rig.hold()
 
         def result(control: FloatArray) -> FloatArray:
-            mujoco.mj_resetData(model, data)
-            mujoco.mj_setState(model, data, packed, FULLPHYSICS)
-            data.ctrl[:] = control
-            mujoco.mj_step(model, data, nstep=self.nudge_periods * rig.task.physics_steps)
-            reached: FloatArray = np.array(data.qpos[model.jnt_qposadr[driven]])
-            return reached
+            reached = rig.task.advance(data, packed, np.tile(control, (self.nudge_periods, 1)))
+            positions: FloatArray = reached[1 + model.jnt_qposadr[driven]]
+            return positions
 
         held = result(hold)
         found = {}
