@@ -9,6 +9,7 @@ import numpy as np
 
 from polo_ros.config import Config
 from polo_ros.dynamics.base import Dynamics
+from polo_ros.dynamics.coarse import DynamicsConfig
 from polo_ros.learning.learner_config import LearnerConfig
 from polo_ros.learning.target_config import TargetConfig
 from polo_ros.learning.value_function import KIND, ValueConfig, ValueFunction, shapes
@@ -26,6 +27,7 @@ class PoloConfig(Config):
     """Settings of the agent; the names of its parts prefix the parameters, `mppi.rollouts`."""
 
     mppi: MppiConfig = field(default_factory=MppiConfig)
+    dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     value: ValueConfig = field(default_factory=ValueConfig)
     targets: TargetConfig = field(default_factory=TargetConfig)

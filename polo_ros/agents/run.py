@@ -12,6 +12,7 @@ import numpy as np
 
 from polo_ros.agents.polo import PoloConfig, PoloPlanner
 from polo_ros.drivers.mujoco import MujocoDriver, MujocoSettings
+from polo_ros.dynamics.coarse import for_planning
 from polo_ros.dynamics.mujoco import MujocoDynamics
 from polo_ros.learning.polo_learner import LearnerMetrics, PoloLearner
 from polo_ros.planners.base import PlanResult
@@ -104,8 +105,9 @@ class PoloRun:
     ) -> None:
         self.task = task
         self.driver = MujocoDriver(task, seed, robot)
-        self.dynamics = MujocoDynamics(task, threads)
-        self.planner = PoloPlanner(task, self.dynamics, config, seed)
+        self.dynamics = MujocoDynamics(task, threads)  # targets are exact, whatever plans are
+        self._planning = for_planning(task, config.dynamics, threads) if config.dynamics.stride > 1 else self.dynamics
+        self.planner = PoloPlanner(task, self._planning, config, seed)
         if weights is not None:
             self.planner.use_weights(self.planner.check_weights(weights), version=0)
         self.learner = (
@@ -191,6 +193,8 @@ class PoloRun:
         """Let go of robot and threads."""
         self.driver.close()
         self.dynamics.close()
+        if self._planning is not self.dynamics:
+            self._planning.close()
 
     def __enter__(self) -> PoloRun:
         return self
