@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from learning_fakes import CartTask
@@ -10,6 +12,7 @@ from polo_ros import tasks
 from polo_ros.agents.polo import PoloConfig, required_version
 from polo_ros.agents.run import run_polo
 from polo_ros.config import replace
+from polo_ros.drivers.base import RobotState
 from polo_ros.drivers.mujoco import MujocoDriver
 from polo_ros.safety.timeline import TimedPlan
 from polo_ros.session.loop import RobotLoop, finite
@@ -97,8 +100,8 @@ class ShortCart(CartTask):
         self.model.actuator_ctrlrange[:] = (0.2, 1.0)
 
 
-def loop_of(task, max_plan_age=0.3):
-    driver = MujocoDriver(task, 0)
+def loop_of(task, kind=MujocoDriver, max_plan_age=0.3):
+    driver = kind(task, 0)
     driver.connect()
     loop = RobotLoop(task, driver, max_plan_age)
     loop.start()
@@ -211,3 +214,23 @@ def test_a_session_resumes_where_it_is_told_to():
     loop.start(step=40, episode=3)
     sample = loop.sense()
     assert (sample.step, sample.episode, sample.episode_step) == (40, 3, 0)
+
+
+def test_time_goes_on_when_control_that_was_late_begins_again():
+    class LateRobot(MujocoDriver):
+        simulated = False
+        clock = 1000.0  # s, which control cannot keep up with
+
+        def read(self) -> RobotState:
+            self.clock += 0.5
+            return dataclasses.replace(super().read(), time=self.clock)
+
+    loop = loop_of(CartTask(), LateRobot)
+    times = []
+    for step in (0, 3):
+        loop.start(step, episode=step)
+        sample = loop.sense()
+        for _ in range(3):
+            times.append(sample.state[0])
+            _, sample = loop.act(sample)
+    assert times[0] < 1.0 and times == sorted(set(times))

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from motor_board import MotorBoard, blocks
 from session_runs import POLO, environment, safely, session, transitions, wait_until
+from strangers import stranger
 
 DOMAIN = 130
 PORT = 7000  # the tutorial's
@@ -88,24 +89,30 @@ def test_the_tutorials_driver_runs_a_session_and_leaves_the_robot_at_rest(
     assert 0.0 <= found[0].state[0] < 1.0
 
 
-def test_a_board_that_hangs_up_is_connected_again(
+def test_a_board_that_hangs_up_is_connected_again_and_waits_to_be_armed(
     written: Path, installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(installed))
     monkeypatch.chdir(written)
     arguments = commands()[-1][2:]
     board = MotorBoard(PORT)
-    with session(tmp_path, DOMAIN + 2, *arguments, file="robot") as process:
+    with session(tmp_path, DOMAIN + 2, *arguments, file="robot") as process, stranger(DOMAIN + 2) as other:
         with board:
             wait_until(lambda: len(safely(tmp_path)) > 20, 60, "control")
-        before = safely(tmp_path)[-1].step
+        other.until(lambda: "fault" in other.fresh_figures("bridge"), "a fault", 20.0)
+        figures = other.fresh_figures("bridge")
+        assert figures["fault"].startswith("driver: motor board: ")
+        failed = int(figures["step"])
         with board:
-            wait_until(lambda: safely(tmp_path)[-1].step > before + 20, 60, "control again")
+            other.until(lambda: other.newest_of("transition").step > failed + 20, "control again", 60.0)
+            stopped = other.newest_of("transition").step
+            assert other.trigger("arm").success
             wait_until(lambda: any(t.plan_id for t in safely(tmp_path)[-10:]), 60, "plans again")
         assert process.poll() is None
     steps = [t.step for t in transitions(tmp_path)]
     times = [t.state[0] for t in transitions(tmp_path)]
     assert steps == sorted(set(steps)) and times == sorted(times)
+    assert all(t.safe_stop for t in transitions(tmp_path) if failed < t.step <= stopped)
 
 
 @pytest.mark.parametrize("arguments", commands("pytest"), ids=["file", "name"])

@@ -33,6 +33,7 @@ from polo_ros import drivers
 from polo_ros.config import entry_type, fields, flatten, replace, unknown_parameter
 from polo_ros.process import prepare
 from polo_ros.session.config import SessionConfig, task_parameters
+from polo_ros.session.health import Alert
 
 C = TypeVar("C")
 RCLError = rclpy_implementation.RCLError
@@ -300,6 +301,10 @@ class PoloNode(LifecycleNode):
         """Figures to show beside the counts and the problem."""
         return {}
 
+    def alerts(self) -> Sequence[Alert]:
+        """What is wrong beside the problem, which is a warning."""
+        return ()
+
     def publish_diagnostics(self) -> None:
         """Say how the node is; once a second, and whenever there is news that must not wait."""
         if not self.context.ok():
@@ -307,10 +312,14 @@ class PoloNode(LifecycleNode):
         figures = {**self.diagnose(), **self.counts}
         if self._last_refused:
             figures["last_refused"] = self._last_refused
+        alerts = [Alert(self.problem)] if self.problem else []
+        alerts += self.alerts() if self._running else ()
         if not self._running:
             level, message = DiagnosticStatus.STALE, "not active"
-        elif self.problem:
-            level, message = DiagnosticStatus.WARN, self.problem
+        elif alerts:
+            severe = any(alert.severe for alert in alerts)
+            level = DiagnosticStatus.ERROR if severe else DiagnosticStatus.WARN
+            message = "; ".join(alert.text for alert in alerts)
         else:
             level, message = DiagnosticStatus.OK, "ok"
         status = DiagnosticStatus(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections import deque
@@ -26,7 +27,10 @@ from polo_ros.safety.stop_file import StopFile
 from polo_ros.safety.supervisor import Fault
 from polo_ros.safety.timeline import TimedPlan
 from polo_ros.session.config import BridgeConfig
+from polo_ros.session.health import Alert, Window, judge
 from polo_ros.session.loop import RobotLoop, Sample
+
+BY_SERVICE = "stopped by service"
 
 
 class Bridge(PoloNode):
@@ -60,6 +64,8 @@ class Bridge(PoloNode):
         self._offers: deque[tuple[TimedPlan, int]] = deque(maxlen=self.OFFERS)
         self._planner_met = False
         self._seen: tuple[int, int] | None = None
+        self._controlling = False
+        self._state_ages, self._plan_ages, self._late = Window(), Window(), Window()
         run_dir = self.session.run_dir
         self._stop_file = StopFile(Path(run_dir) / self.STOP_FILE) if run_dir else None
         self._kept: Fault | None = None
@@ -121,6 +127,7 @@ class Bridge(PoloNode):
         """Connect to the robot and start control."""
         self.driver.connect()
         self.driver.stop()  # whatever a bridge that died has left
+        self.get_logger().info(f"driver '{self.settings.driver}' is connected")
         self._stopping = False
         self._thread = self.work(self._run, "control")
 
@@ -234,7 +241,7 @@ class Bridge(PoloNode):
         return self._answer(response, "", "one control period")
 
     def _serve_stop(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        self.loop.supervisor.stop("stopped by service")
+        self.loop.supervisor.stop(BY_SERVICE)
         problem = self._keep_fault()
         lost = f"; a bridge that is restarted will not know of it: {problem}" if problem else ""
         return self._answer(response, "", f"safe stop until ~/arm{lost}")
@@ -258,6 +265,9 @@ class Bridge(PoloNode):
                 self.problem = f"driver '{self.settings.driver}': {error}"
                 self.get_logger().error(self.problem)
                 self._quietly(self.driver.stop)
+                if self._controlling and not self.driver.simulated and self.settings.safety.latch:
+                    self.loop.supervisor.stop(f"driver: {error}")  # nobody knows what the robot did meanwhile
+                    self._keep_fault()
                 self.publish_diagnostics()  # at once: it may be over before the next second
                 self._wait(1.0)
                 self._reconnect()
@@ -272,6 +282,7 @@ class Bridge(PoloNode):
             self._quietly(self.driver.connect)
 
     def _control(self) -> None:
+        self._controlling = False
         self._await_session()
         if self._stopping:
             return
@@ -303,7 +314,13 @@ class Bridge(PoloNode):
                     due = self._pace(due + period, period)
                 self._publish_state(sample)
                 self._accept()
+            if not self._controlling:
+                self._controlling = True
+                self.get_logger().info(f"control begins with step {sample.step}")
             self.loop.play(sample)
+            self._state_ages.add(sample.robot.age)
+            if self.loop.plan_age < math.inf:
+                self._plan_ages.add(self.loop.plan_age)
             if self.loop.supervisor.fault is not self._kept:
                 threading.Thread(target=self._keep_fault, daemon=True).start()  # control waits for no disk
             if not simulated:
@@ -380,6 +397,7 @@ class Bridge(PoloNode):
         now = time.monotonic()
         # A robot's lost time is gone: periods made up for would be no periods. Simulation catches up a little.
         late = (self.MAX_LATE if self.driver.simulated else 1) * period
+        self._late.add(float(now - due > late))
         if now - due > late:
             self.counts["overruns"] += 1
             self.get_logger().warning(
@@ -449,6 +467,8 @@ class Bridge(PoloNode):
         }
         with contextlib.suppress(DriverError):  # who asks is not who controls: an error shows where control reads
             figures.update({f"robot.{name}": value for name, value in self.driver.status().items()})
+        for name, ages in (("state_age", self._state_ages), ("plan_age", self._plan_ages)):
+            figures.update({f"{name}_p{q}_ms": round(1e3 * ages.quantile(q / 100), 3) for q in (50, 99)})
         fault = self.loop.supervisor.fault
         if fault is not None:
             figures["fault"] = f"{fault.reason} (step {fault.step})"
@@ -459,6 +479,27 @@ class Bridge(PoloNode):
             self.problem = self.problem or f"{strangers + 1} planners: two sessions in one ROS domain and namespace?"
         figures.update({f"supervisor: {k}": v for k, v in self.loop.supervisor.counts.items()})
         return figures
+
+    def alerts(self) -> Sequence[Alert]:
+        """A stop that waits to be cleared, and control that does not keep time."""
+        found = []
+        if (fault := self.loop.supervisor.fault) is not None:
+            asked_for = fault.reason.startswith(BY_SERVICE)
+            found.append(Alert(f"stopped: {fault.reason}; ~/arm lets it go on", severe=not asked_for))
+        own = self.settings.health
+        found += self._stale(
+            "plans", self._plan_ages, self.settings.max_plan_age, own.plan_age_warn, own.plan_age_error
+        )
+        allowed = 0.0 if self.driver.simulated else self.settings.safety.max_state_age
+        found += self._stale("states", self._state_ages, allowed, own.state_age_warn, own.state_age_error)
+        text = f"{self._late.mean:.1%} of control periods began late: too much runs on this machine"
+        return found + judge(self._late.mean, own.overruns_warn, own.overruns_error, text)
+
+    @staticmethod
+    def _stale(what: str, ages: Window, allowed: float, warn: float, error: float) -> list[Alert]:
+        age = ages.quantile(0.99)
+        text = f"{what} are {age:.3f} s old (p99), allowed {allowed:g} s"
+        return judge(age / allowed, warn, error, text) if allowed else []
 
 
 def main(args: Sequence[str] | None = None) -> int:

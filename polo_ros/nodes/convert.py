@@ -103,10 +103,11 @@ def pending_commands(message: StateMsg, task: Task) -> FloatArray:
     return _sized("commands", message.commands, rows * task.model.nu).reshape(rows, task.model.nu)
 
 
-def plan_message(plan: TimedPlan, task: Task, weights_version: int, now: Time) -> PlanMsg:
+def plan_message(plan: TimedPlan, task: Task, planner_id: int, weights_version: int, now: Time) -> PlanMsg:
     """A Plan for what was planned."""
     horizon, nu = plan.actions.shape
     message = PlanMsg(
+        planner_id=planner_id,
         plan_id=plan.plan_id,
         state_step=plan.state_step,
         first_step=plan.first_step,
@@ -125,6 +126,8 @@ def plan_message(plan: TimedPlan, task: Task, weights_version: int, now: Time) -
 def timed_plan(message: PlanMsg, task: Task) -> TimedPlan:
     """What a Plan says. Raises MessageError."""
     _same_model(message.model_hash, task)
+    if not message.planner_id:
+        raise MessageError("planner_id is 0, expected the planner's identity")
     nu = task.model.nu
     if message.nu != nu:
         raise MessageError(f"nu is {message.nu}, expected {nu}")
@@ -139,6 +142,7 @@ def timed_plan(message: PlanMsg, task: Task) -> TimedPlan:
         first_step=message.first_step,
         episode=message.episode,
         actions=actions,
+        planner_id=message.planner_id,
     )
 
 

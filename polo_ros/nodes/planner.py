@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from rclpy.publisher import Publisher
 
 from polo_ros import tasks
 from polo_ros.agents.polo import PoloConfig, PoloPlanner, required_version
-from polo_ros.dynamics.mujoco import MujocoDynamics
+from polo_ros.dynamics.coarse import for_planning
 from polo_ros.learning.weights import WeightsError
 from polo_ros.msg import Plan, PlannerStatus, State, Weights
 from polo_ros.nodes import convert
@@ -22,6 +23,7 @@ from polo_ros.nodes.known import OTHERS
 from polo_ros.planners.base import PlanResult
 from polo_ros.safety.timeline import PlanTimeline, TimedPlan
 from polo_ros.session.config import PlannerConfig
+from polo_ros.session.health import Alert, Window, judge
 from polo_ros.tasks.base import FloatArray
 
 
@@ -62,8 +64,11 @@ class Planner(PoloNode):
         self.refuse_unknown(OTHERS)
         self._lockstep = self.session.clock == "lockstep"
         self.counts.update(deadlines_missed=0, weights_swapped=0, weights_refused=0, weights_late=0, states_refused=0)
+        # Not from the seed: two planners of one session must differ.
+        self._identity = secrets.randbits(63) + 1
         self._last: PlanResult | None = None
         self._plan_ms = 0.0
+        self._latency_ms, self._missed = Window(), Window()
         self.on_change(self._changed)
 
     # ---- lifecycle -------------------------------------------------------------------------
@@ -71,7 +76,7 @@ class Planner(PoloNode):
     def configure(self) -> None:
         """Make task, rollout threads and planner, open communication."""
         self.task = tasks.make(self.session.task)
-        self.dynamics = MujocoDynamics(self.task, self.settings.threads)
+        self.dynamics = for_planning(self.task, self.agent_config.dynamics, self.settings.threads)
         self.planner = PoloPlanner(self.task, self.dynamics, self.agent_config, self.session.seed)
         # What the bridge plays until the next plan takes effect; the bridge itself judges age.
         self._sent, self._sent_episode = PlanTimeline(self.task.control_dt, 3600.0), -1
@@ -172,7 +177,7 @@ class Planner(PoloNode):
         plan, result = self.planner.plan(state, arrived.step, first_step, arrived.episode, self._deadline(started))
         ended = time.perf_counter()
         now = self.get_clock().now().to_msg()
-        self._answer = convert.plan_message(plan, self.task, self.planner.weights_version, now)
+        self._answer = convert.plan_message(plan, self.task, self._identity, self.planner.weights_version, now)
         self._answered = arrived.key
         self.send(self._plan_publisher, self._answer)
         latency = time.perf_counter() - arrived.at
@@ -210,6 +215,8 @@ class Planner(PoloNode):
         deadline_ms = 0.0 if self._lockstep else 1e3 * self.settings.deadline * self.task.control_dt
         missed = bool(deadline_ms) and plan_ms > deadline_ms
         self.counts["deadlines_missed"] += missed
+        self._missed.add(float(missed))
+        self._latency_ms.add(latency_ms)
         self._last, self._plan_ms = result, plan_ms
         status = PlannerStatus(
             step=plan.state_step,
@@ -218,6 +225,8 @@ class Planner(PoloNode):
             first_step=plan.first_step,
             plan_ms=plan_ms,
             latency_ms=latency_ms,
+            latency_p50_ms=self._latency_ms.quantile(0.5),
+            latency_p99_ms=self._latency_ms.quantile(0.99),
             deadline_ms=deadline_ms,
             deadline_missed=missed,
             deadlines_missed=self.counts["deadlines_missed"],
@@ -246,9 +255,19 @@ class Planner(PoloNode):
             return {}
         return {
             "plan_ms": round(self._plan_ms, 3),
+            "latency_p50_ms": round(self._latency_ms.quantile(0.5), 3),
+            "latency_p99_ms": round(self._latency_ms.quantile(0.99), 3),
+            "deadline_misses": f"{self._missed.mean:.1%}",
+            "rollouts": self._last.rollouts,
             "value_gate": round(self._last.value_gate, 3),
             "effective_samples": round(self._last.effective_samples, 1),
         }
+
+    def alerts(self) -> Sequence[Alert]:
+        """Deadlines that are missed too often."""
+        share, health = self._missed.mean, self.settings.health
+        text = f"{share:.1%} of plans took longer than the deadline: plan less, or give it more (mppi.*, deadline)"
+        return judge(share, health.deadline_misses_warn, health.deadline_misses_error, text)
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -21,6 +21,7 @@ class TimedPlan:
     first_step: int  # control period at which row 0 takes effect
     episode: int
     actions: FloatArray  # (H, nu)
+    planner_id: int = 0  # who made it
 
 
 @dataclass(frozen=True)

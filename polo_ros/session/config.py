@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 from polo_ros import resources
 from polo_ros.config import Config, fields, option, read_parameters, replace
 from polo_ros.safety.limits import SafetyConfig
+from polo_ros.safety.shadow import ShadowConfig
+from polo_ros.session.health import BridgeHealth, PlannerHealth
 
 T = TypeVar("T")
 
@@ -27,7 +29,20 @@ class SessionConfig(Config):
     started: str = option("", "names this start of a session: the run_dir of another one is refused; empty: any")
     learner: bool = option(True, "whether a learner takes part: a lockstep planner waits for its weights")
     recorder: bool = option(True, "whether a recorder takes part: the bridge waits for it before it starts")
+    robots: tuple[str, ...] = option(
+        (), "namespaces of the robots that learner, recorder and monitor serve, below their own; empty: their own"
+    )
     autostart: bool = option(True, "configure and activate without being told to")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for number, name in enumerate(self.robots):
+            if not all(part.isidentifier() and part.isascii() for part in name.split("/")):
+                raise ValueError(f"robots[{number}] = '{name}' is not a namespace below another; write robot_1, say")
+            if name in self.robots[:number]:
+                raise ValueError(f"robots[{number}] = '{name}' is there twice")
+        if self.robots and self.clock == "lockstep":
+            raise ValueError("clock = 'lockstep' with robots: several robots have no common step, use realtime")
 
 
 @dataclass(frozen=True)
@@ -50,6 +65,7 @@ class BridgeConfig(Config):
         20.0, "wait for the session's other nodes before the robot starts without them", unit="s", low=0.0
     )
     safety: SafetyConfig = field(default_factory=SafetyConfig)
+    health: BridgeHealth = field(default_factory=BridgeHealth)
 
 
 @dataclass(frozen=True)
@@ -64,6 +80,7 @@ class PlannerConfig(Config):
     weights_timeout: float = option(
         30.0, "lockstep: wait for the weights of this step before planning with older ones", unit="s", low=0.0
     )
+    health: PlannerHealth = field(default_factory=PlannerHealth)
 
 
 @dataclass(frozen=True)
@@ -81,6 +98,13 @@ class RecorderConfig(Config):
 
     split: float = option(600.0, "duration of one bag file", unit="s", low=1.0)
     summary: bool = option(True, "write the session's summary when recording ends")
+
+
+@dataclass(frozen=True)
+class ShadowNodeConfig(Config):
+    """Settings of the shadow node."""
+
+    shadow: ShadowConfig = field(default_factory=ShadowConfig)
 
 
 def task_parameters(task: str, clock: str = "lockstep") -> dict[str, Any]:

@@ -6,6 +6,7 @@ transitions for the same plans.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from polo_ros.drivers.base import Driver, RobotState
 from polo_ros.replay.transition import Transition
+from polo_ros.safety.authority import Authority
 from polo_ros.safety.limits import SafetyConfig
 from polo_ros.safety.supervisor import Supervisor, Verdict
 from polo_ros.safety.timeline import PlanTimeline, PlayedAction, TimedPlan
@@ -69,6 +71,7 @@ class RobotLoop:
         self.task = task
         self.driver = driver
         self.timeline = PlanTimeline(task.control_dt, max_plan_age)
+        self._authority = Authority()
         self._actuation_delay = driver.actuation_delay + actuation_delay
         safety = safety or SafetyConfig()
         self.supervisor = Supervisor(task, safety, simulated=driver.simulated, actuation_delay=self._actuation_delay)
@@ -82,8 +85,10 @@ class RobotLoop:
         self.episode_step = 0
         self.episode_return = 0.0  # sum of the episode's rewards so far
         self.reset_requested = False
+        self.plan_age = math.inf  # s, of the plan that the last period was played from; inf: from none
         self.reason = ""  # why the last period was a safe stop; empty: it was not
         self._time_offset = 0.0
+        self._time = -math.inf  # s, session time of the newest state
         self._versions: dict[int, int] = {}
         self._period: tuple[Sample, PlayedAction, Verdict]
         self._written: deque[FloatArray] = deque(maxlen=self.REMEMBERED)  # in this episode, the newest last
@@ -92,6 +97,7 @@ class RobotLoop:
         """Begin at control period `step` and `episode`; a later start than 0 resumes a session."""
         self.step, self.episode, self.episode_step, self.episode_return = step, episode, 0, 0.0
         self.timeline.reset(episode)
+        self._authority.reset()
         self.supervisor.reset()
         if self.verification is not None:
             self.verification.reset()
@@ -102,7 +108,9 @@ class RobotLoop:
         # A simulation that was restarted begins at 0 s again; the session's time must not fall.
         # A robot's clock may begin anywhere: the session's time begins at 0 s.
         foreign = step or not self.driver.simulated
-        self._time_offset = step * self.task.control_dt - self.driver.read().time if foreign else 0.0
+        # Where periods were late, the time of the last state is ahead of the count of periods.
+        begin = max(step * self.task.control_dt, self._time + self.task.control_dt if step else 0.0)
+        self._time_offset = begin - self.driver.read().time if foreign else 0.0
 
     def close(self) -> None:
         """Let go of threads."""
@@ -114,7 +122,8 @@ class RobotLoop:
         robot = self.driver.read()
         # Whole nanoseconds, as a stamp carries them: with and without ROS the state is the same.
         sec, nanosec = divmod(round((robot.time + self._time_offset) * 1e9), 10**9)
-        state = self.task.pack(sec + 1e-9 * nanosec, robot.qpos, robot.qvel, robot.act)
+        self._time = sec + 1e-9 * nanosec
+        state = self.task.pack(self._time, robot.qpos, robot.qvel, robot.act)
         observation = self.task.observe(self.task.sense(state))
         return Sample(self.step, self.episode, self.episode_step, robot, state, observation, self._pending(robot.age))
 
@@ -129,8 +138,10 @@ class RobotLoop:
 
     def offer(self, plan: TimedPlan, weights_version: int = 0) -> str:
         """Take a plan; returns why it was refused, empty if it was not."""
-        reason = self.timeline.add(plan, self.step)
+        reason = self._authority.objection(plan.planner_id, self.timeline.max_plan_age)
+        reason = reason or self.timeline.add(plan, self.step)
         if not reason:
+            self._authority.heard(plan.planner_id)
             self._versions[plan.plan_id] = weights_version
             while len(self._versions) > 8:
                 self._versions.pop(next(iter(self._versions)))
@@ -146,7 +157,7 @@ class RobotLoop:
         played = self.timeline.action(self.step)
         self.supervisor.watch(self.step, before.state, before.robot.age, self._foreseen(before))
         verdict = self.supervisor.check(played.action, played.reason, before.pending)
-        self.reason = verdict.reason
+        self.reason, self.plan_age = verdict.reason, played.age
         self.driver.write(verdict.action)
         self._written.append(verdict.action)
         self._period = before, played, verdict
