@@ -7,7 +7,14 @@ from typing import Any
 from polo_ros import drivers
 from polo_ros.agents.polo import PoloConfig
 from polo_ros.config import fields, flatten, type_name
-from polo_ros.session.config import BridgeConfig, LearnerNodeConfig, PlannerConfig, RecorderConfig, SessionConfig
+from polo_ros.session.config import (
+    BridgeConfig,
+    LearnerNodeConfig,
+    PlannerConfig,
+    RecorderConfig,
+    SessionConfig,
+    ShadowNodeConfig,
+)
 
 # Settings and the nodes that declare them; the recorder declares all, to keep them with the bag.
 OWNERS: tuple[tuple[str, Any], ...] = (
@@ -16,6 +23,7 @@ OWNERS: tuple[tuple[str, Any], ...] = (
     ("planner", PlannerConfig()),
     ("learner", LearnerNodeConfig()),
     ("recorder", RecorderConfig()),
+    ("shadow", ShadowNodeConfig()),
     ("planner, learner", PoloConfig()),
 )
 

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from polo_ros.agents.polo import PoloConfig
-from polo_ros.session.config import BridgeConfig, LearnerNodeConfig, PlannerConfig, RecorderConfig
+from polo_ros.session.config import BridgeConfig, LearnerNodeConfig, PlannerConfig, RecorderConfig, ShadowNodeConfig
 
-OTHERS = (PoloConfig(), BridgeConfig(), PlannerConfig(), LearnerNodeConfig(), RecorderConfig())
+OTHERS = (PoloConfig(), BridgeConfig(), PlannerConfig(), LearnerNodeConfig(), RecorderConfig(), ShadowNodeConfig())
