@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 from bag_sessions import play, record, swings, write, write_robots
-from session_runs import transitions as recorded
-from session_runs import whole_session
 
 from polo_ros.drivers.bag import BagDriver, BagSettings
 from polo_ros.drivers.base import DriverError
@@ -284,14 +282,17 @@ def test_what_is_no_recording_is_named(tmp_path: Path) -> None:
 # ---- a session ---------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 def test_a_lockstep_session_on_a_recording_plans_what_was_planned_then(tmp_path: Path) -> None:
+    from session_runs import transitions, whole_session
+
     common = ("clock:=lockstep", "duration:=0.6", "threads:=1", "learner:=false")
     whole_session(tmp_path / "sim", DOMAIN, *common)
     config = tmp_path / "bag.yaml"
     config.write_text(f"/**: {{ros__parameters: {{bag.path: {tmp_path / 'sim'}}}}}\n")
     output = whole_session(tmp_path / "shadow", DOMAIN, f"config:={config}", "driver:=bag", *common, timeout=180)
     assert "(seed 0, lockstep, bag)" in output
-    robot, shadow = recorded(tmp_path / "sim"), recorded(tmp_path / "shadow")
+    robot, shadow = transitions(tmp_path / "sim"), transitions(tmp_path / "shadow")
     assert len(robot) == 30 and all(t.plan_id for t in robot)
     np.testing.assert_array_equal(states(shadow), states(robot))
     assert [t.action.tobytes() for t in shadow] == [t.action.tobytes() for t in robot]

@@ -416,7 +416,7 @@ def test_nodes_get_their_parameters_and_environment_and_a_prefix_on_each_line(
 ) -> None:
     inner = "<param name='p.q' value='1' type='float'/><param name='s' value='1' type='str'/>"
     launched = start(f"namespace='robot' args='--end 0'>{inner}<env name='MARK' value='m'/></node>")
-    state = launched.ready("n0")
+    state = launched.ready("robot/n0")
     assert state["parameters"] == {"/robot/n0": {"p.q": 1.0, "s": "1"}}
     assert state["mark"] == "m"
     assert state["arguments"][:2] == ["--end", "0"]

@@ -36,10 +36,10 @@ def test_recording_goes_on_when_a_full_disk_has_room_again(tmp_path: Path, monke
         state(2)  # this one has nowhere to go
         recorder._flush()  # too early to try again
         assert recorder._bag is None and recorder.counts["messages_lost"] == 2
-        assert "no space left on device" in recorder.problem
+        assert "no space left on device" in recorder.failure
         recorder._again = 0.0
         recorder._flush()
-        assert recorder.problem == ""
+        assert recorder.failure == ""
         state(3)
     finally:
         if recorder is not None:

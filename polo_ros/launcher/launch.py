@@ -135,7 +135,7 @@ def process(node: Node, folder: Path, index: int) -> ProcessSpec:
         if isinstance(parameters, Path):
             files.append(parameters)
             continue
-        files.append(folder / f"{index}_{node.label}_{number}.yaml")
+        files.append(folder / f"{index}_{node.executable}_{number}.yaml")
         document = {node.parameter_key: {"ros__parameters": parameters}}
         files[-1].write_text(yaml.safe_dump(document), encoding="utf-8")
     return ProcessSpec(

@@ -153,8 +153,8 @@ class Node:
 
     @property
     def label(self) -> str:
-        """What the node is called in the launcher's output."""
-        return self.name or self.executable
+        """What the node is called in the launcher's output: bridge, or robot_1/bridge where it has a namespace."""
+        return f"{self.namespace}/{self.name or self.executable}".lstrip("/")
 
     @property
     def parameter_key(self) -> str:

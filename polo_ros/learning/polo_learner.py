@@ -37,7 +37,7 @@ MAX_GAP = 10_000_000
 class LearnerMetrics:
     """How one update went: LearnerStatus without ROS. Values in units of reward; nan: nothing was fitted."""
 
-    step: int  # newest transition seen
+    step: int  # newest transition seen; of several robots their mean
     version: int
     transitions: int  # in the buffer
     transitions_lost: int
@@ -70,6 +70,7 @@ class PoloLearner:
         targets: Settings of the targets.
         learner: Settings of schedule and regression.
         seed: Of every random number.
+        robots: How many robots transitions come from, each with a numbering of its own.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class PoloLearner:
         targets: TargetConfig | None = None,
         learner: LearnerConfig | None = None,
         seed: int = 0,
+        robots: int = 1,
     ) -> None:
         if seed < 0:
             raise ValueError(f"seed = {seed} is below its minimum 0")
@@ -91,7 +93,7 @@ class PoloLearner:
         self.seed = seed
         self._task = task
         nobs, nu = task.observation_spec.size, task.model.nu
-        self.buffer = ReplayBuffer(self.config.capacity, task.nstate, nobs, nu)
+        self.buffer = ReplayBuffer(self.config.capacity, task.nstate, nobs, nu, robots)
         self.ensemble = ValueEnsemble(
             self.value_config, nobs, self.value_config.value_scale(task.discount), generator(seed, Stream.WEIGHTS)
         )
@@ -106,11 +108,13 @@ class PoloLearner:
         self._planner = TargetPlanner(task, dynamics, self.target_config)
         self._optimiser = torch.optim.Adam(self.ensemble.parameters(), lr=self.config.learning_rate)
         self._noise = TargetNoise(seed, self.value_config.members)
-        self.last_step = -1
+        # Of each robot: the step of its newest transition, -1 before the first, and how many steps were missing.
+        self.newest = [-1] * robots
+        self.lost = [0] * robots
+        self._scheduled = 0  # several robots: number of the newest update that was made by the schedule
         self.version = 0
         self.updates = 0
         self.updates_skipped = 0
-        self.transitions_lost = 0
         self.transitions_refused = 0
         self.message = ""
 
@@ -127,29 +131,46 @@ class PoloLearner:
 
     # ---- the schedule ----------------------------------------------------------------------
 
-    def observe(self, transition: Transition) -> bool:
-        """Keep a transition (Algorithm 1, line 4).
+    @property
+    def last_step(self) -> int:
+        """Step of the newest transition, -1 before the first; of several robots their mean, rounded down."""
+        return (sum(self.newest) + len(self.newest)) // len(self.newest) - 1
+
+    @property
+    def transitions_lost(self) -> int:
+        """Steps missing in the robots' numberings."""
+        return sum(self.lost)
+
+    def observe(self, transition: Transition, robot: int = 0) -> bool:
+        """Keep a transition of one robot, counted from 0 (Algorithm 1, line 4).
 
         Returns whether it was kept. One that is out of order, of wrong size or not finite is refused
-        and counted, and `message` says why; a gap in the steps is counted as lost.
+        and counted, and `message` says why; a gap in the robot's steps is counted as lost.
         """
-        if self.last_step >= 0 and transition.step > self.last_step + MAX_GAP:
-            return self._refuse(f"transition {transition.step} is too far from the last one, {self.last_step}")
-        if transition.step <= self.last_step:
-            return self._refuse(f"transition {transition.step} is not newer than the last one, {self.last_step}")
+        last = self.newest[robot]
+        if last >= 0 and transition.step > last + MAX_GAP:
+            return self._refuse(f"transition {transition.step} is too far from the last one, {last}")
+        if transition.step <= last:
+            return self._refuse(f"transition {transition.step} is not newer than the last one, {last}")
         try:
-            self.buffer.add(transition)
+            self.buffer.add(transition, robot)
         except ValueError as error:
             return self._refuse(str(error))
         # The first one seen may lie anywhere: a learner may join late.
-        self.transitions_lost += transition.step - self.last_step - 1 if self.last_step >= 0 else 0
-        self.last_step = transition.step
+        self.lost[robot] += transition.step - last - 1 if last >= 0 else 0
+        self.newest[robot] = transition.step
         self._normaliser.add(transition.observation)
         return True
 
     def due(self, step: int) -> bool:
-        """Whether the schedule asks for an update after the transition of `step` (line 5)."""
-        return (step + 1) % self.config.update_every == 0
+        """Whether the schedule asks for an update after a transition of `step` (line 5).
+
+        Of several robots none counts more than another: their mean step does. So updates come as often as with one
+        robot, whatever the number of robots, and a robot that stands still slows them down without stopping them.
+        """
+        if len(self.newest) == 1:
+            return (step + 1) % self.config.update_every == 0
+        return (self.last_step + 1) // self.config.update_every > self._scheduled
 
     # ---- the update ------------------------------------------------------------------------
 
@@ -159,7 +180,7 @@ class PoloLearner:
         Before `min_transitions`, where the model diverges from every state drawn, and where targets or fit are not
         finite, the weights stay as they are and the message says so.
         """
-        version = (self.last_step + 1) // self.config.update_every
+        self._scheduled = version = (self.last_step + 1) // self.config.update_every
         self.updates_skipped += max(0, version - self.version - 1) if self.version else 0
         # Late updates may fall into one period of the schedule: versions rise all the same.
         self.version = max(version, self.version + 1)
@@ -299,6 +320,8 @@ class PoloLearner:
                 moment = state.get(name, torch.zeros_like(parameter))
                 arrays[f"adam.{index}.{name}"] = moment.numpy().copy()
             arrays[f"adam.{index}.step"] = np.array([float(state.get("step", 0.0))])
+        if len(self.newest) > 1:
+            arrays["robots"] = np.array([self.newest, self.lost], np.int64)
         checkpoints.save(
             path,
             checkpoints.Checkpoint(
@@ -306,7 +329,7 @@ class PoloLearner:
                 task=self._task.name,
                 model_hash=self._task.model_hash,
                 config=self._settings(),
-                state={name: getattr(self, name) for name in (*_COUNTERS, "seed")},
+                state={name: getattr(self, name) for name in (*_COUNTERS, *_OF_ROBOTS, "seed")},
                 arrays=arrays,
             ),
         )
@@ -322,7 +345,7 @@ class PoloLearner:
             path, kind="polo", task=self._task.name, model_hash=self._task.model_hash, spec=self._spec()
         )
         warnings = list(found.warnings)
-        for name in (*_COUNTERS, "seed"):
+        for name in (*_COUNTERS, *_OF_ROBOTS, "seed"):
             value = found.state.get(name)
             if not isinstance(value, int) or isinstance(value, bool):
                 raise checkpoints.CheckpointError(f"checkpoint {path}: {name} is {value!r}, expected an integer")
@@ -338,6 +361,9 @@ class PoloLearner:
             warnings.append(f"seed was {found.state['seed']} in the checkpoint and is {self.seed} now")
         for name in _COUNTERS:
             setattr(self, name, found.state[name])
+        by_robot = found.arrays.get("robots", np.array([[found.state[name]] for name in _OF_ROBOTS]))
+        self.newest, self.lost = by_robot.tolist()
+        self._scheduled = (self.last_step + 1) // self.config.update_every
         prefix = "value."
         self.ensemble.load({name[len(prefix) :]: a for name, a in found.arrays.items() if name.startswith(prefix)})
         prefix = "normaliser."
@@ -372,6 +398,8 @@ class PoloLearner:
             for name in ("exp_avg", "exp_avg_sq"):
                 out[f"adam.{index}.{name}"] = (single, tuple(parameter.shape))
             out[f"adam.{index}.step"] = (double, (1,))
+        if len(self.newest) > 1:
+            out["robots"] = (np.dtype(np.int64), (2, len(self.newest)))
         return out
 
     def _refuse(self, reason: str) -> bool:
@@ -380,7 +408,8 @@ class PoloLearner:
         return False
 
 
-_COUNTERS = ("last_step", "version", "updates", "updates_skipped", "transitions_lost", "transitions_refused")
+_COUNTERS = ("version", "updates", "updates_skipped", "transitions_refused")
+_OF_ROBOTS = ("last_step", "transitions_lost")  # `newest` and `lost`, where there is one robot
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from polo_ros import tasks
@@ -27,6 +27,8 @@ class Learner(PoloNode):
 
     In lockstep every update of the schedule is made, in order. In realtime a learner that lags behind
     takes in what has come and goes on with the newest update; the ones left out are counted.
+
+    Several robots teach one value: each one's steps and episodes are followed by themselves.
     """
 
     def __init__(self) -> None:
@@ -34,7 +36,8 @@ class Learner(PoloNode):
         self.settings = self.declare(LearnerNodeConfig())
         self.agent_config = self.declare(PoloConfig())
         self.refuse_unknown(OTHERS)
-        self._queue: queue.SimpleQueue[TransitionMsg | None] = queue.SimpleQueue()
+        self._robots = self.session.robots or ("",)
+        self._queue: queue.SimpleQueue[tuple[TransitionMsg, int] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._stopping = False
         self.counts.update(transitions_refused=0)
@@ -56,13 +59,16 @@ class Learner(PoloNode):
             targets=config.targets,
             learner=config.learner,
             seed=self.session.seed,
+            robots=len(self._robots),
         )
         self._checkpoint = Path(self.session.run_dir) / "checkpoints" / "learner.safetensors"
         if self.session.run_dir:
             self._resume()
         self._weights_publisher = self.create_lifecycle_publisher(Weights, "weights", LATCHED)
         self._status_publisher = self.create_lifecycle_publisher(LearnerStatus, "learner/status", LATCHED)
-        self._subscription = self.create_subscription(TransitionMsg, "transition", self._receive, EVERY)
+        for number, robot in enumerate(self._robots):
+            name = f"{robot}/transition" if robot else "transition"
+            self.create_subscription(TransitionMsg, name, self._receiver(number), EVERY)
 
     def activate(self) -> None:
         """Start learning."""
@@ -105,14 +111,19 @@ class Learner(PoloNode):
             self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
             self.learner.save(self._checkpoint)
         except OSError as error:
-            self.problem = f"cannot write checkpoint {self._checkpoint}: {error}"
-            self.get_logger().error(self.problem, throttle_duration_sec=10.0)
+            self.failure = f"cannot write checkpoint {self._checkpoint}: {error}"
+            self.get_logger().error(self.failure, throttle_duration_sec=10.0)
+        else:
+            self.failure = ""
 
     # ---- learning --------------------------------------------------------------------------
 
-    def _receive(self, message: TransitionMsg) -> None:
-        if self._running:
-            self._queue.put(message)
+    def _receiver(self, robot: int) -> Callable[[TransitionMsg], None]:
+        def receive(message: TransitionMsg) -> None:
+            if self._running:
+                self._queue.put((message, robot))
+
+        return receive
 
     def _run(self) -> None:
         lockstep = self.session.clock == "lockstep"
@@ -120,28 +131,30 @@ class Learner(PoloNode):
         if self.learner.version:
             self._publish_weights()
         while not self._stopping:
-            message = self._queue.get()
+            arrived = self._queue.get()
             due = False
-            while message is not None:
-                due = self._observe(message) or due
+            while arrived is not None:
+                due = self._observe(*arrived) or due
                 if due and lockstep:
                     break
-                message = None if self._queue.empty() else self._queue.get()
+                arrived = None if self._queue.empty() else self._queue.get()
             if due and not self._stopping:
                 self._update()
             if time.monotonic() - saved > self.config(LearnerNodeConfig).checkpoint_period:
                 self._save()
                 saved = time.monotonic()
 
-    def _observe(self, message: TransitionMsg) -> bool:
+    def _observe(self, message: TransitionMsg, robot: int) -> bool:
         """Take in one transition; whether an update is due after it."""
+        name = self._robots[robot]
+        of = f" of {name}" if name else ""
         try:
             transition = convert.transition(message, self.task)
         except convert.MessageError as error:
-            self.refuse("transitions_refused", f"transition refused: {error}")
+            self.refuse("transitions_refused", f"transition{of} refused: {error}")
         else:
-            if not self.learner.observe(transition):
-                self.refuse("transitions_refused", f"transition refused: {self.learner.message}")
+            if not self.learner.observe(transition, robot):
+                self.refuse("transitions_refused", f"transition{of} refused: {self.learner.message}")
         # The schedule goes by the step, whatever the transition is worth: a lockstep planner waits.
         return self.learner.due(message.step)
 
@@ -157,7 +170,7 @@ class Learner(PoloNode):
             transitions_refused=self.counts["transitions_refused"],
             updates=metrics.updates,
             updates_skipped=metrics.updates_skipped,
-            lag_s=metrics.lag_s + self._queue.qsize() * self.task.control_dt,
+            lag_s=metrics.lag_s + self._queue.qsize() / len(self._robots) * self.task.control_dt,
             value_loss=metrics.value_loss,
             target_mean=metrics.target_mean,
             target_std=metrics.target_std,
@@ -180,7 +193,12 @@ class Learner(PoloNode):
         if self._metrics is None:
             return {}
         names = ("version", "transitions", "transitions_lost", "updates", "updates_skipped", "lag_s", "value_loss")
-        return {name: getattr(self._metrics, name) for name in names}
+        figures = {name: getattr(self._metrics, name) for name in names}
+        if self.session.robots:
+            figures.update(
+                {f"{name}.transitions_lost": n for name, n in zip(self._robots, self.learner.lost, strict=True)}
+            )
+        return figures
 
 
 def main(args: Sequence[str] | None = None) -> int:

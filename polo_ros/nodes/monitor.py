@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,18 +25,31 @@ from polo_ros.session.config import BridgeConfig
 from polo_ros.tasks.base import FloatArray
 
 
+@dataclass
+class _Robot:
+    """What was heard of one robot's bridge; times are time.monotonic()."""
+
+    begun: float  # of control, as far as it was seen
+    heard: float
+    first: int | None = None  # step at which control was seen first
+    step: int = 0
+    finished: bool = False
+
+
 class Monitor(PoloNode):
     """Watches a session; a launch file that says so ends the session with it.
 
     It lives on what nodes say on /diagnostics once a second: listening to every state and plan would
     take from control what control needs. States and plans are heard only while somebody looks at the
-    markers.
+    markers. Of several robots it shows the slowest, waits for the last, and draws none.
     """
 
     # s between two lines of progress.
     PROGRESS = 2.0
     # s without news of the bridge before the monitor says that the session stands still.
     SILENCE = 5.0
+    # s that a fleet's recorder may take, once all robots are done, to write down what it has not taken in yet.
+    CATCHING_UP = 60.0
     # s between two drawings of the plan.
     DRAWING = 0.2
 
@@ -47,8 +61,10 @@ class Monitor(PoloNode):
         self.settings = self.config(BridgeConfig)
         self.declare(drivers.settings(self.settings.driver))
         self.refuse_unknown(OTHERS, self.settings.driver)
-        self._begun = self._heard = time.monotonic()
-        self._first: int | None = None
+        now = time.monotonic()
+        self._robots = {name: _Robot(now, now) for name in self.session.robots or ("",)}
+        self._done = 0.0  # when the last robot was, time.monotonic(); 0: it is not
+        self._recorded = ""  # transitions that the recorder had when it was heard last, of a fleet that is done
         self._news: dict[str, dict[str, str]] = {}  # of each node, by its name
         self._state_bytes = self._plan_bytes = b""
         self._drawn_episode = -1
@@ -65,52 +81,85 @@ class Monitor(PoloNode):
         self._markers = self.create_lifecycle_publisher(MarkerArray, "plan_markers", LATEST)
         self._timeline = PlanTimeline(self.task.control_dt, 3600.0)
         self._heard_for_markers: list[object] = []
-        self._timers = [
-            self.create_timer(self.PROGRESS, self._show, clock=STEADY),
-            self.create_timer(self.DRAWING, self._draw, clock=STEADY),
-        ]
+        self._timers = [self.create_timer(self.PROGRESS, self._show, clock=STEADY)]
+        if not self.session.robots:
+            self._timers.append(self.create_timer(self.DRAWING, self._draw, clock=STEADY))
 
     # ---- progress --------------------------------------------------------------------------
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         prefix = f"{self.DIAGNOSTICS_NAME}{self.get_namespace().rstrip('/')}/"
         for status in message.status:
-            if status.name.startswith(prefix):
-                self._news[status.name[len(prefix) :]] = {value.key: value.value for value in status.values}
-                if status.name == f"{prefix}bridge":
-                    self._on_bridge()
+            if not status.name.startswith(prefix):
+                continue
+            name = status.name[len(prefix) :]
+            self._news[name] = {value.key: value.value for value in status.values}
+            robot, _, node = name.rpartition("/")
+            if node == "bridge" and robot in self._robots:
+                self._on_bridge(self._robots[robot], self._news[name])
+            elif name == "recorder" and self._done:
+                self._on_recorder(self._news[name].get("transitions", ""))
 
-    def _on_bridge(self) -> None:
-        news = self._news["bridge"]
-        self._heard = time.monotonic()
+    def _on_bridge(self, robot: _Robot, news: dict[str, str]) -> None:
+        robot.heard = time.monotonic()
         if "step" not in news:
             return
-        if self._first is None and int(news["step"]):
-            self._first, self._begun = int(news["step"]), self._heard
-        if news.get("finished") == "True":
+        robot.step = int(news["step"])
+        if robot.first is None and robot.step:
+            robot.first, robot.begun = robot.step, robot.heard
+        robot.finished = news.get("finished") == "True"
+        if not all(one.finished for one in self._robots.values()):
+            return
+        if not self._done:
+            self._done = robot.heard
             self._show()
-            raise KeyboardInterrupt  # the session is over: end as if told to
+        # One robot waits by itself until its transitions are written; many give the recorder more to do than that.
+        if not (self.session.robots and self.session.recorder) or robot.heard - self._done > self.CATCHING_UP:
+            self._end()
+
+    def _on_recorder(self, transitions: str) -> None:
+        if transitions and transitions == self._recorded:
+            self._end()  # no more came within a second
+        self._recorded = transitions
+
+    def _end(self) -> None:
+        raise KeyboardInterrupt  # the session is over: end as if told to
 
     def _show(self) -> None:
         now = time.monotonic()
-        if now - self._heard > self.SILENCE:
-            self.get_logger().warning(f"no word of the bridge for {now - self._heard:.0f} s; is it running?")
+        if self._done and self._done < now - self.PROGRESS:
+            self.get_logger().info("all robots are done; the recorder is catching up")
             return
-        bridge, planner, learner = (self._news.get(name, {}) for name in ("bridge", "planner", "learner"))
-        if self._first is None:
-            return
-        step, period = int(bridge["step"]), self.task.control_dt
-        parts = [f"{step * period:7.2f} s"]
-        if self._heard > self._begun:
-            parts.append(f"x{(step - self._first) * period / (self._heard - self._begun):.2f}")
-        parts += [f"episode {bridge['episode']}", f"return {float(bridge['return']):.2f}"]
-        if "plan_ms" in planner:
-            parts.append(f"plan {float(planner['plan_ms']):.1f} ms")
-            if planner["deadlines_missed"] != "0":
-                parts.append(f"{planner['deadlines_missed']} late")
+        silent = {name: now - robot.heard for name, robot in self._robots.items() if now - robot.heard > self.SILENCE}
+        if silent:
+            of = f" of {', '.join(silent)}" if self.session.robots else ""
+            self.get_logger().warning(f"no word of the bridge{of} for {max(silent.values()):.0f} s; is it running?")
+        known = {name: robot for name, robot in self._robots.items() if name not in silent and robot.first is not None}
+        if known:
+            self.get_logger().info(self._progress(known))
+
+    def _progress(self, robots: dict[str, _Robot]) -> str:
+        """A line about robots that move; time and pace are those of the slowest."""
+        slowest, period = min(robots.values(), key=lambda robot: robot.step), self.task.control_dt
+        parts = [f"{slowest.step * period:7.2f} s"]
+        if slowest.heard > slowest.begun:
+            steps = slowest.step - (slowest.first or 0)
+            parts.append(f"x{steps * period / (slowest.heard - slowest.begun):.2f}")
+        bridges = [self._news[f"{name}/bridge".lstrip("/")] for name in robots]
+        planners = [self._news.get(f"{name}/planner".lstrip("/"), {}) for name in robots]
+        planners = [planner for planner in planners if "plan_ms" in planner]
+        returned = sum(float(bridge["return"]) for bridge in bridges) / len(bridges)
+        parts.append(f"{len(robots)} robots" if self.session.robots else f"episode {bridges[0]['episode']}")
+        parts.append(f"return {returned:.2f}")
+        if planners:
+            parts.append(f"plan {max(float(planner['plan_ms']) for planner in planners):.1f} ms")
+            late = sum(int(planner["deadlines_missed"]) for planner in planners)
+            if late:
+                parts.append(f"{late} late")
+        learner = self._news.get("learner", {})
         if "version" in learner:
             parts.append(f"weights {learner['version']}")
-        self.get_logger().info("  ".join(parts))
+        return "  ".join(parts)
 
     # ---- markers ---------------------------------------------------------------------------
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -17,13 +19,13 @@ from sensor_msgs.msg import JointState
 from polo_ros import tasks
 from polo_ros.agents.polo import PoloConfig
 from polo_ros.config import flatten
-from polo_ros.msg import LearnerStatus, Plan, PlannerStatus, State, Transition, Weights
-from polo_ros.nodes.base import DIAGNOSTICS, EVERY, LATCHED, STEADY, PoloNode, spin
+from polo_ros.msg import Difference, LearnerStatus, Plan, PlannerStatus, State, Transition, Weights
+from polo_ros.nodes.base import BACKGROUND, DIAGNOSTICS, EVERY, LATCHED, STEADY, PoloNode, spin
 from polo_ros.nodes.known import OTHERS
-from polo_ros.replay.bag_types import BagError, TopicInfo, message_definition, qos_yaml, type_hash
+from polo_ros.replay.bag_types import TRANSITION, BagError, TopicInfo, message_definition, qos_yaml, type_hash
 from polo_ros.replay.bag_writer import BagWriter
 from polo_ros.replay.session_info import SessionInfo, check_run_dir
-from polo_ros.session.config import BridgeConfig, LearnerNodeConfig, PlannerConfig, RecorderConfig
+from polo_ros.session.config import BridgeConfig, LearnerNodeConfig, PlannerConfig, RecorderConfig, ShadowNodeConfig
 
 TOPICS: tuple[tuple[str, str, Any, QoSProfile], ...] = (
     ("state", "polo_ros/msg/State", State, EVERY),
@@ -33,9 +35,25 @@ TOPICS: tuple[tuple[str, str, Any, QoSProfile], ...] = (
     ("planner/status", "polo_ros/msg/PlannerStatus", PlannerStatus, LATCHED),
     ("learner/status", "polo_ros/msg/LearnerStatus", LearnerStatus, LATCHED),
     ("joint_states", "sensor_msgs/msg/JointState", JointState, EVERY),
+    ("shadow/state", "polo_ros/msg/State", State, EVERY),
+    ("shadow/joint_states", "sensor_msgs/msg/JointState", JointState, EVERY),
+    ("shadow/difference", "polo_ros/msg/Difference", Difference, EVERY),
     ("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray", DiagnosticArray, DIAGNOSTICS),
     ("/parameter_events", "rcl_interfaces/msg/ParameterEvent", ParameterEvent, EVERY),
 )
+
+
+# Of these there is one for all robots.
+SHARED = ("weights", "learner/status")
+
+
+def topics_of(robots: Sequence[str]) -> list[tuple[str, str, Any, QoSProfile]]:
+    """What is recorded: TOPICS as they are, or, with `robots`, each robot's below its name and the shared ones once."""
+    if not robots:
+        return list(TOPICS)
+    shared = [topic for topic in TOPICS if topic[0] in SHARED or topic[0].startswith("/")]
+    own = [topic for topic in TOPICS if topic not in shared]
+    return [(f"{robot}/{name}", *rest) for robot in robots for name, *rest in own] + shared
 
 
 class Recorder(PoloNode):
@@ -49,7 +67,7 @@ class Recorder(PoloNode):
         self.settings = self.declare(RecorderConfig())
         # Known here to be kept with the bag; what changes live is recorded from /parameter_events.
         self._parameters: dict[str, Any] = flatten(self.session)
-        for config in (BridgeConfig(), PlannerConfig(), LearnerNodeConfig(), PoloConfig()):
+        for config in (BridgeConfig(), PlannerConfig(), LearnerNodeConfig(), ShadowNodeConfig(), PoloConfig()):
             self._parameters.update(flatten(self.declare(config)))
         of_driver = f"{self._parameters['driver']}."
         overrides = self._parameter_overrides.items()
@@ -58,6 +76,7 @@ class Recorder(PoloNode):
         self._bag: BagWriter | None = None
         self._open: Callable[[], BagWriter]
         self._again = 0.0
+        self._transitions = 0
         self.counts.update(messages_lost=0)
 
     def configure(self) -> None:
@@ -78,7 +97,8 @@ class Recorder(PoloNode):
         check_run_dir(self._run_dir, self.session.started)
         self._run_dir.mkdir(parents=True, exist_ok=True)
         info.save(self._run_dir / "session.yaml")
-        resolved = [(self.resolve_topic_name(name), kind, message, qos) for name, kind, message, qos in TOPICS]
+        wanted = topics_of(self.session.robots)
+        resolved = [(self.resolve_topic_name(name), kind, message, qos) for name, kind, message, qos in wanted]
         topics = [
             TopicInfo(
                 name,
@@ -98,8 +118,8 @@ class Recorder(PoloNode):
         )
         self._bag = self._open()
         self._subscriptions_kept = [
-            self.create_subscription(message, name, self._writer(name), self._deep(qos), raw=True)
-            for name, _, message, qos in resolved
+            self.create_subscription(message, name, self._writer(name, kind == TRANSITION), self._deep(qos), raw=True)
+            for name, kind, message, qos in resolved
         ]
         self._timer = self.create_timer(1.0, self._flush, clock=STEADY)
         self.get_logger().info(f"recording to {self._run_dir / 'bag'}")
@@ -118,10 +138,11 @@ class Recorder(PoloNode):
         # A slow disk must not lose messages of a publisher whose own queue is short.
         return QoSProfile(depth=EVERY.depth, reliability=qos.reliability, durability=qos.durability)
 
-    def _writer(self, topic: str) -> Callable[[bytes, Mapping[str, int]], None]:
+    def _writer(self, topic: str, of_transitions: bool = False) -> Callable[[bytes, Mapping[str, int]], None]:
         def write(data: bytes, info: Mapping[str, int]) -> None:
             if not self._running:
                 return
+            self._transitions += of_transitions
             if self._bag is None:
                 self.counts["messages_lost"] += 1
                 return
@@ -143,18 +164,20 @@ class Recorder(PoloNode):
             elif self._running and time.monotonic() > self._again:
                 # A disk may have room again: the bag goes on with its next file.
                 self._bag = self._open()
-                self.problem = ""
+                self.failure = ""
         except BagError as error:
             self._fail(error)
 
     def _fail(self, error: BagError) -> None:
-        self.problem = f"recording failed: {error}; tried again every {self.RETRY:.0f} s"
-        self.get_logger().error(self.problem, throttle_duration_sec=5.0)
+        self.failure = f"recording failed: {error}; tried again every {self.RETRY:.0f} s"
+        self.get_logger().error(self.failure, throttle_duration_sec=5.0)
         self._bag, self._again = None, time.monotonic() + self.RETRY
 
     def diagnose(self) -> Mapping[str, object]:
         """How far recording is."""
-        return {} if self._bag is None else {"messages": self._bag.messages, "file": self._bag.path.name}
+        if self._bag is None:
+            return {}
+        return {"messages": self._bag.messages, "transitions": self._transitions, "file": self._bag.path.name}
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -163,9 +186,14 @@ def main(args: Sequence[str] | None = None) -> int:
 
     def make() -> Recorder:
         made.append(Recorder())
+        if not made[0].session.robots:
+            # Nobody waits for it. With a fleet it does not yield: beside so many nodes it would never catch up.
+            for thread in Path("/proc/self/task").iterdir():
+                with contextlib.suppress(ProcessLookupError):  # it has just ended
+                    os.setpriority(os.PRIO_PROCESS, int(thread.name), BACKGROUND)
         return made[0]
 
-    code = spin(make, args, background=True)
+    code = spin(make, args)
     if code or not made or not made[0].settings.summary or not made[0].session.run_dir:
         return code
     from polo_ros.replay.summary import format_table, summarise  # plots and video: slow to load, wanted only now

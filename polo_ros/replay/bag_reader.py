@@ -506,6 +506,45 @@ class BagReader:
                 BagProblem(name, "undecodable", f"{count} messages cannot be decoded; the first: {reasons[name]}")
             )
 
+    def robots(self) -> dict[str, str]:
+        """The robots in the bag: the namespace of each one's transitions, "" where they have none, and their topic."""
+        names: set[str] = set()
+        for path in self.files:
+            try:
+                topics = scan(path)[0].topics
+            except BagError:  # reported by whoever reads the messages
+                continue
+            names |= {name for name, kind in topics if kind == TRANSITION}
+        return {name.strip("/").rpartition("/")[0]: name for name in sorted(names)}
+
+    def topic_of(self, robot: str) -> str:
+        """The topic of a robot's transitions.
+
+        Raises:
+            BagError: there is no such robot in the bag.
+        """
+        known = self.robots()
+        try:
+            return known[robot.strip("/")]
+        except KeyError:
+            names = ", ".join(known) or "none with a name"
+            raise BagError(f"{self.path}: no robot '{robot}' in it; robots: {names}") from None
+
+    def every_transition(self, topics: Collection[str] | None = None) -> Iterator[tuple[Record, Transition, str]]:
+        """All transitions of all robots, or of the given topics, with their record and the hash of their model."""
+        foreign: set[str] = set()
+        for record, message in self.decoded(topics, [TRANSITION]):
+            name = record.topic.name
+            if name in foreign:
+                continue
+            try:
+                transition, model_hash = to_transition(message)
+            except (AttributeError, TypeError, ValueError) as error:
+                self.problems.append(BagProblem(name, "undecodable", f"another message under this name: {error}"))
+                foreign.add(name)
+                continue
+            yield record, transition, model_hash
+
     def transitions(self, topic: str | None = None) -> Iterator[tuple[Record, Transition, str]]:
         """All transitions, with the record that each came in and the hash of its model.
 
@@ -513,18 +552,12 @@ class BagReader:
             BagError: transitions of several robots, of which `topic` must choose one.
         """
         found = topic
-        for record, message in self.decoded(None if topic is None else [topic], [TRANSITION]):
-            if found is None:
-                found = record.topic.name
+        for record, transition, model_hash in self.every_transition(None if topic is None else [topic]):
+            found = found or record.topic.name
             if record.topic.name != found:
                 raise BagError(
                     f"{self.path}: transitions of several robots: {found}, {record.topic.name}; name the topic to read"
                 )
-            try:
-                transition, model_hash = to_transition(message)
-            except (AttributeError, TypeError, ValueError) as error:
-                self.problems.append(BagProblem(found, "undecodable", f"another message under this name: {error}"))
-                return
             yield record, transition, model_hash
 
 
@@ -582,6 +615,7 @@ def read_transitions(
     topic: str | None = None,
     model_hash: str | None = None,
     problems: list[BagProblem] | None = None,
+    robot: str = "",
 ) -> Iterator[Transition]:
     """Transitions of a bag in the order of recording.
 
@@ -590,11 +624,13 @@ def read_transitions(
         topic: the topic to read; None: the only one of type Transition.
         model_hash: model that they must be of; None: any.
         problems: gets what is wrong with the bag, once all was read.
+        robot: namespace of the robot to read, in the place of its topic.
 
     Raises:
-        BagError: not a bag, several robots in it, or another model.
+        BagError: not a bag, several robots in it and none chosen, no such robot, or another model.
     """
     reader = BagReader(path)
+    topic = reader.topic_of(robot) if robot else topic
     for _, transition, found in reader.transitions(topic):
         if model_hash is not None and found != model_hash:
             raise BagError(f"{reader.path}: transition {transition.step} is of model {found}, expected {model_hash}")
@@ -617,6 +653,59 @@ class TransitionCheck:
     problems: list[BagProblem] = field(default_factory=list)
 
 
+class _Check:
+    """What is wrong with the transitions of one topic."""
+
+    def __init__(self) -> None:
+        self.result = TransitionCheck()
+        self._gaps: list[str] = []
+        self._falls: list[str] = []
+        self._wrong: list[int] = []
+        self._episode: int | None = None
+
+    def add(self, transition: Transition, model_hash: str) -> None:
+        result, step = self.result, transition.step
+        if result.transitions == 0:
+            result.first_step = step
+        elif step <= result.last_step:
+            self._falls.append(f"{result.last_step} -> {step}")
+        elif step > result.last_step + 1:
+            result.lost += step - result.last_step - 1
+            self._gaps.append(f"{result.last_step} -> {step}")
+        if self._episode is not None and transition.episode != self._episode:
+            result.resets += 1
+        self._episode = transition.episode
+        result.last_step = step
+        result.transitions += 1
+        if model_hash not in result.model_hashes:
+            result.model_hashes.append(model_hash)
+        sizes = (len(transition.state), len(transition.observation), len(transition.action))
+        if sizes not in result.sizes:
+            result.sizes.append(sizes)
+        if len(transition.next_observation) != len(transition.observation) or not _finite(transition):
+            self._wrong.append(step)
+
+    def finish(self, name: str) -> TransitionCheck:
+        """The result, with the problems of the topic `name`."""
+        result = self.result
+
+        def problem(kind: str, message: str) -> None:
+            result.problems.append(BagProblem(name, kind, message))
+
+        if self._gaps:
+            problem("gap", f"{result.lost} steps are missing: {_some(self._gaps)}")
+        if self._falls:
+            problem("order", f"steps do not rise: {_some(self._falls)}")
+        if self._wrong:
+            found = f"{len(self._wrong)} steps: {_some(self._wrong)}"
+            problem("not_finite", f"numbers are not finite or sizes disagree at {found}")
+        if len(result.sizes) > 1:
+            problem("sizes", f"(state, observation, action) sizes change: {_some(result.sizes)}")
+        if len(result.model_hashes) > 1:
+            problem("models", f"transitions of several models: {_some(result.model_hashes)}")
+        return result
+
+
 def check_transitions(
     reader: BagReader, topic: str | None = None, also: Callable[[Record, Transition], None] | None = None
 ) -> TransitionCheck:
@@ -627,51 +716,34 @@ def check_transitions(
         topic: the topic to read; None: the only one of type Transition.
         also: called with every transition on the way.
     """
-    result = TransitionCheck()
-    gaps: list[str] = []
-    falls: list[str] = []
-    wrong: list[int] = []
-    episode = None
-    name = topic or "transition"
+    check, name = _Check(), topic or "transition"
     for record, transition, model_hash in reader.transitions(topic):
         name = record.topic.name
-        step = transition.step
-        if result.transitions == 0:
-            result.first_step = step
-        elif step <= result.last_step:
-            falls.append(f"{result.last_step} -> {step}")
-        elif step > result.last_step + 1:
-            result.lost += step - result.last_step - 1
-            gaps.append(f"{result.last_step} -> {step}")
-        if episode is not None and transition.episode != episode:
-            result.resets += 1
-        episode = transition.episode
-        result.last_step = step
-        result.transitions += 1
-        if model_hash not in result.model_hashes:
-            result.model_hashes.append(model_hash)
-        sizes = (len(transition.state), len(transition.observation), len(transition.action))
-        if sizes not in result.sizes:
-            result.sizes.append(sizes)
-        if len(transition.next_observation) != len(transition.observation) or not _finite(transition):
-            wrong.append(step)
+        check.add(transition, model_hash)
         if also is not None:
             also(record, transition)
+    return check.finish(name)
 
-    def problem(kind: str, message: str) -> None:
-        result.problems.append(BagProblem(name, kind, message))
 
-    if gaps:
-        problem("gap", f"{result.lost} steps are missing: {_some(gaps)}")
-    if falls:
-        problem("order", f"steps do not rise: {_some(falls)}")
-    if wrong:
-        problem("not_finite", f"numbers are not finite or sizes disagree at {len(wrong)} steps: {_some(wrong)}")
-    if len(result.sizes) > 1:
-        problem("sizes", f"(state, observation, action) sizes change: {_some(result.sizes)}")
-    if len(result.model_hashes) > 1:
-        problem("models", f"transitions of several models: {_some(result.model_hashes)}")
-    return result
+def check_robots(
+    reader: BagReader, topics: Collection[str], also: Callable[[Record, Transition], None] | None = None
+) -> dict[str, TransitionCheck]:
+    """`check_transitions` of several robots in one pass: each one's steps are counted by themselves.
+
+    Args:
+        reader: the bag.
+        topics: their topics.
+        also: called with every transition on the way.
+
+    Returns:
+        what was found, by topic.
+    """
+    checks = {name: _Check() for name in topics}
+    for record, transition, model_hash in reader.every_transition(topics):
+        checks[record.topic.name].add(transition, model_hash)
+        if also is not None:
+            also(record, transition)
+    return {name: check.finish(name) for name, check in checks.items()}
 
 
 def _finite(transition: Transition) -> bool:

@@ -5,22 +5,24 @@ from __future__ import annotations
 import datetime
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from polo_ros.replay.bag_reader import BagReader, bag_files, check_transitions, read_metadata_yaml, scan
+from polo_ros.replay.bag_reader import BagReader, TransitionCheck, bag_files, check_robots, read_metadata_yaml, scan
 from polo_ros.replay.bag_types import BagError, BagProblem, TopicInfo
 from polo_ros.replay.bag_writer import BagWriter
 from polo_ros.replay.session_info import SessionInfo
 
 
-def info(path: Path | str) -> dict[str, Any]:
-    """What a bag holds: topics, counts, times, session and files.
+def info(path: Path | str, robot: str = "") -> dict[str, Any]:
+    """What a bag holds: topics, counts, times, session and files; of one `robot`: its topics alone.
 
     Raises:
-        BagError: not a bag.
+        BagError: not a bag, or no such robot in it.
     """
     reader = BagReader(path)
+    below = reader.topic_of(robot).rpartition("/")[0] + "/" if robot else "/"
     problems = list(reader.problems)
     files: list[dict[str, Any]] = []
     topics: dict[tuple[str, str], int] = {}
@@ -59,7 +61,12 @@ def info(path: Path | str) -> dict[str, Any]:
         "duration_s": (end - start) / 1e9,
         "messages": sum(int(file["messages"]) for file in files),
         "bytes": sum(int(file["bytes"]) for file in files),
-        "topics": [{"name": name, "type": kind, "messages": count} for (name, kind), count in sorted(topics.items())],
+        "robots": list(reader.robots()),
+        "topics": [
+            {"name": name, "type": kind, "messages": count}
+            for (name, kind), count in sorted(topics.items())
+            if name.startswith(below)
+        ],
         "files": files,
         "truncated": any(not file["complete"] for file in files),
         "problems": [str(problem) for problem in problems],
@@ -92,22 +99,25 @@ def _size(size: int) -> str:
     return f"{size / 1e6:.2f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
 
 
-def check(path: Path | str) -> dict[str, Any]:
-    """Read a whole bag and list everything that is wrong with it.
+def check(path: Path | str, robot: str = "") -> dict[str, Any]:
+    """Read a whole bag and list everything that is wrong with it; of transitions, those of one `robot` or of all.
 
     Returns:
-        counts, and under "problems" a list of texts, empty for a good bag.
+        counts over all robots and, under "robots", of each; under "problems" a list of texts, empty for a good bag.
 
     Raises:
-        BagError: not a bag.
+        BagError: not a bag, or no such robot in it.
     """
     reader = BagReader(path)
+    robots = {robot.strip("/"): reader.topic_of(robot)} if robot else reader.robots()
     messages = sum(1 for _ in reader.records())
     problems = list(reader.problems)
-    found = check_transitions(reader)
+    checked = check_robots(reader, robots.values())
     # The files were read twice; what is new the second time is about decoding.
     problems += [problem for problem in reader.problems if problem not in problems]
-    problems += found.problems
+    found = {name: checked[topic] for name, topic in robots.items()}
+    for one in found.values():
+        problems += one.problems
     if not problems and reader.path.is_dir():
         stated = (read_metadata_yaml(reader.path) or {}).get("message_count")
         if stated != messages:
@@ -117,24 +127,40 @@ def check(path: Path | str) -> dict[str, Any]:
     return {
         "path": str(reader.path),
         "messages": messages,
-        "transitions": found.transitions,
-        "first_step": found.first_step,
-        "last_step": found.last_step,
-        "lost": found.lost,
-        "resets": found.resets,
-        "model_hashes": found.model_hashes,
-        "sizes": [list(sizes) for sizes in found.sizes],
+        **_counts(list(found.values())),
+        "robots": {name: _counts([one]) for name, one in found.items()},
         "problems": [str(problem) for problem in problems],
+    }
+
+
+def _counts(checks: Sequence[TransitionCheck]) -> dict[str, Any]:
+    """What was counted of one robot, or of several together."""
+    filled = [check for check in checks if check.transitions]
+    return {
+        "transitions": sum(check.transitions for check in checks),
+        "first_step": min((check.first_step for check in filled), default=0),
+        "last_step": max((check.last_step for check in filled), default=0),
+        "lost": sum(check.lost for check in checks),
+        "resets": sum(check.resets for check in checks),
+        "model_hashes": list(dict.fromkeys(name for check in checks for name in check.model_hashes)),
+        "sizes": [list(sizes) for sizes in dict.fromkeys(sizes for check in checks for sizes in check.sizes)],
     }
 
 
 def format_check(facts: dict[str, Any]) -> str:
     """What `check` found, for people."""
-    lines = [f"{facts['path']}: {facts['messages']} messages, {facts['transitions']} transitions"]
-    if facts["transitions"]:
-        lines[0] += f" (steps {facts['first_step']} to {facts['last_step']}, {facts['resets']} resets)"
+    lines = [f"{facts['path']}: {facts['messages']} messages, {_span(facts)}"]
+    if len(facts["robots"]) > 1:
+        lines += [f"  {name}: {_span(counts)}, {counts['lost']} lost" for name, counts in facts["robots"].items()]
     lines += [f"  problem: {problem}" for problem in facts["problems"]] or ["  no problems"]
     return "\n".join(lines)
+
+
+def _span(counts: dict[str, Any]) -> str:
+    text = f"{counts['transitions']} transitions"
+    if counts["transitions"]:
+        text += f" (steps {counts['first_step']} to {counts['last_step']}, {counts['resets']} resets)"
+    return text
 
 
 def recover(path: Path | str) -> dict[str, Any]:

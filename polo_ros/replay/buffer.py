@@ -20,17 +20,22 @@ class ReplayBuffer:
     Transitions are addressed by age: index 0 is the oldest that is kept, len - 1 the newest. Indexes
     hold until the next `add`. A saved and loaded buffer behaves as the one that was saved.
 
+    Several robots share one buffer: their transitions lie mixed, as they came, and are followed robot by robot.
+
     Args:
-        capacity: Transitions kept.
+        capacity: Transitions kept, of all robots together.
         nstate: Length of a physics state.
         nobs: Length of an observation.
         nu: Length of an action.
+        robots: Robots that transitions come from.
     """
 
-    def __init__(self, capacity: int, nstate: int, nobs: int, nu: int) -> None:
-        if capacity < 1:
-            raise ValueError(f"capacity = {capacity} is below its minimum 1")
+    def __init__(self, capacity: int, nstate: int, nobs: int, nu: int, robots: int = 1) -> None:
+        for name, value in (("capacity", capacity), ("robots", robots)):
+            if value < 1:
+                raise ValueError(f"{name} = {value} is below its minimum 1")
         self.capacity = capacity
+        self.robots = robots
         self.added = 0  # transitions ever added
         self._columns: dict[str, AnyArray] = {
             "state": np.zeros((capacity, nstate)),
@@ -46,16 +51,24 @@ class ReplayBuffer:
             "episode": np.zeros(capacity, np.int64),
             "episode_step": np.zeros(capacity, np.int64),
         }
+        if robots > 1:  # what one robot has saved stays readable
+            self._columns["robot"] = np.zeros(capacity, np.int64)
 
     def __len__(self) -> int:
         return min(self.added, self.capacity)
 
-    def add(self, transition: Transition) -> None:
-        """Keep a transition. Raises ValueError, and keeps nothing, on wrong sizes or numbers that are not finite."""
+    def add(self, transition: Transition, robot: int = 0) -> None:
+        """Keep a transition of one robot, counted from 0.
+
+        Raises:
+            ValueError: Wrong sizes, numbers that are not finite, or no such robot; nothing is kept.
+        """
+        if not 0 <= robot < self.robots:
+            raise ValueError(f"robot {robot} is none of the {self.robots}")
         self.check(transition)
         slot = self.added % self.capacity
         for name, column in self._columns.items():
-            column[slot] = getattr(transition, name)
+            column[slot] = robot if name == "robot" else getattr(transition, name)
         self.added += 1
 
     def check(self, transition: Transition) -> None:
@@ -86,18 +99,29 @@ class ReplayBuffer:
 
         Row 0 is the transition's own action. Zeros follow where the record of its episode ends.
         """
-        indexes = np.asarray(indexes, np.int64)
+        line, place = self._robot_by_robot()
         ahead = np.arange(horizon)
-        wanted = indexes[:, None] + ahead
-        slots = self._slots(np.minimum(wanted, len(self) - 1))
-        step, episode = self._columns["step"], self._columns["episode"]
+        wanted = place[np.asarray(indexes, np.int64)][:, None] + ahead
+        slots = self._slots(line[np.minimum(wanted, len(self) - 1)])
         first = slots[:, :1]
         joined = wanted < len(self)
-        joined &= step[slots] == step[first] + ahead
-        joined &= episode[slots] == episode[first]
+        joined &= self._columns["step"][slots] == self._columns["step"][first] + ahead
+        for name in ("episode", "robot"):
+            if name in self._columns:
+                joined &= self._columns[name][slots] == self._columns[name][first]
         # A gap in the record ends it, even if numbers should fit again later.
         joined = np.logical_and.accumulate(joined, axis=1)
         return np.where(joined[..., None], self._columns["action"][slots], 0.0)
+
+    def _robot_by_robot(self) -> tuple[Indexes, Indexes]:
+        """All indexes, those of one robot after those of another, each in order (len,); and where each index is."""
+        everything = np.arange(len(self))
+        if self.robots == 1:
+            return everything, everything
+        line = np.argsort(self.take("robot", everything), kind="stable")
+        place = np.empty_like(line)
+        place[line] = everything
+        return line, place
 
     def arrays(self) -> dict[str, AnyArray]:
         """Everything that `load` needs, oldest transition first."""
@@ -116,7 +140,7 @@ class ReplayBuffer:
         """Go on from what `arrays` returned; a smaller buffer keeps the newest.
 
         Raises:
-            ValueError: The columns differ in length, or the count cannot be.
+            ValueError: The columns differ in length, the count cannot be, or there are more robots.
         """
         size, added = len(arrays["step"]), int(arrays["added"][0])
         for name in self._columns:
@@ -124,6 +148,8 @@ class ReplayBuffer:
                 raise ValueError(f"buffer column '{name}' has {len(arrays[name])} transitions, expected {size}")
         if added < size:
             raise ValueError(f"buffer 'added' = {added}, expected at least the {size} transitions kept")
+        if "robot" in self._columns and size and not 0 <= arrays["robot"].min() <= arrays["robot"].max() < self.robots:
+            raise ValueError(f"buffer 'robot' goes up to {arrays['robot'].max()}, expected 0 to {self.robots - 1}")
         if size < min(added, self.capacity):
             # A larger buffer than the saved one: age cannot be told from `added` any more, so count anew.
             added = size

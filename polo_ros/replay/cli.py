@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,15 @@ def add_bag_commands(subparsers: Any) -> None:
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("bag", type=Path, metavar="BAG", help="bag folder, .mcap file or run folder")
         command.add_argument("--json", action="store_true", help="print JSON")
+        if name != "recover":
+            command.add_argument("--robot", default="", metavar="NAME", help="of a fleet: the namespace of one robot")
         command.set_defaults(run=run_bag)
     text = "summarise a run: table, summary.json, summary.png, video.gif"
     summary = subparsers.add_parser("summary", help=text, description=text)
     summary.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="run folder")
     summary.add_argument("--json", action="store_true", help="print JSON")
     summary.add_argument("--no-video", action="store_true", help="make no video")
+    summary.add_argument("--robot", default="", metavar="NAME", help="of a fleet: one robot, with picture and video")
     summary.set_defaults(run=run_summary)
 
 
@@ -38,14 +42,16 @@ def run_bag(arguments: argparse.Namespace) -> int:
     """Run `polo bag info|check|recover|delay`; 1 on problems found by check, or if the bag cannot be read."""
     from polo_ros.replay import bag_tools, delay
 
-    work, layout = {
+    commands: dict[str, tuple[Callable[..., dict[str, Any]], Callable[[dict[str, Any]], str]]] = {
         "info": (bag_tools.info, bag_tools.format_info),
         "check": (bag_tools.check, bag_tools.format_check),
         "recover": (bag_tools.recover, bag_tools.format_recover),
         "delay": (delay.of_bag, delay.format_estimate),
-    }[arguments.bag_command]
+    }
+    work, layout = commands[arguments.bag_command]
+    chosen = {} if arguments.bag_command == "recover" else {"robot": arguments.robot}
     try:
-        facts = work(arguments.bag)
+        facts = work(arguments.bag, **chosen)
     except BagError as error:
         return _fail(error, arguments.json)
     print(json.dumps(facts, indent=2) if arguments.json else layout(facts))
@@ -57,7 +63,7 @@ def run_summary(arguments: argparse.Namespace) -> int:
     from polo_ros.replay.summary import format_table, summarise
 
     try:
-        facts = summarise(arguments.run_dir, make_video=not arguments.no_video)
+        facts = summarise(arguments.run_dir, make_video=not arguments.no_video, robot=arguments.robot)
     except BagError as error:
         return _fail(error, arguments.json)
     print(json.dumps(facts, indent=2) if arguments.json else format_table(facts))

@@ -21,11 +21,12 @@ ENOUGH = 50  # periods to judge by
 CLEAR = 0.9  # an error below this share of every other delay's is told apart from them
 
 
-def of_bag(path: Path | str) -> dict[str, Any]:
-    """`estimate` of what a bag holds, with its task's name and period.
+def of_bag(path: Path | str, robot: str = "") -> dict[str, Any]:
+    """`estimate` of what a bag holds, of its only robot or the one named, with its task's name and period.
 
     Raises:
-        BagError: Not a bag, a task that is not installed, another model, or too little to judge by.
+        BagError: Not a bag, several robots in it and none named, a task that is not installed, another model, or too
+            little to judge by.
     """
     from polo_ros.replay.bag_tools import info
 
@@ -34,7 +35,7 @@ def of_bag(path: Path | str) -> dict[str, Any]:
         task = tasks.make(name)
     except ValueError as error:
         raise BagError(f"{path}: {error}") from None
-    found = list(read_transitions(path, model_hash=task.model_hash))
+    found = list(read_transitions(path, model_hash=task.model_hash, robot=robot))
     try:
         return {"path": str(path), "task": name, **estimate(task, found)}
     except ValueError as error:

@@ -6,15 +6,15 @@ import json
 import math
 import os
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from polo_ros import tasks
-from polo_ros.replay.bag_reader import BagReader, Record, check_transitions, scan
-from polo_ros.replay.bag_types import LEARNER_STATUS, PLANNER_STATUS, BagError
+from polo_ros.replay.bag_reader import BagReader, Record, TransitionCheck, check_robots, scan
+from polo_ros.replay.bag_types import LEARNER_STATUS, PLANNER_STATUS, BagError, BagProblem
 from polo_ros.replay.figure import Curves, save_figure
 from polo_ros.replay.session_info import SessionInfo
 from polo_ros.replay.transition import Transition
@@ -77,6 +77,11 @@ class _Robot:
         if transition.terminated or transition.truncated:
             self._end_episode()
 
+    @property
+    def span(self) -> float:
+        """Robot time from the first to the last transition, s."""
+        return self.time[-1] - self.time[0] if len(self.time) else 0.0
+
     def _end_episode(self) -> None:
         if self._running and self._last is not None:
             self.ended = [*self._running, self._last.next_observation]
@@ -135,55 +140,124 @@ def _number(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else value
 
 
-def summarise(run_dir: Path | str, make_video: bool = True) -> dict[str, Any]:
+class _Contents:
+    """What a bag tells of its robots, read in two passes.
+
+    Args:
+        reader: The bag.
+        robots: Topics of the robots' transitions, by robot.
+
+    Raises:
+        BagError: A status is of another kind than its name says.
+    """
+
+    def __init__(self, reader: BagReader, robots: Mapping[str, str]) -> None:
+        self.robots = {name: _Robot() for name in robots}
+        self.planners = {
+            name: _Series(
+                ("plan_ms", "latency_ms", "deadline_ms", "deadlines_missed")
+                + ("value_gate", "weights_version", "weights_swapped")
+            )
+            for name in robots
+        }
+        self.learner = _Series(("value_loss", "version", "transitions_lost"))
+        by_topic = {topic: self.robots[name] for name, topic in robots.items()}
+        checks = check_robots(
+            reader, by_topic, also=lambda record, transition: by_topic[record.topic.name].add(record, transition)
+        )
+        self.checked: dict[str, TransitionCheck] = {name: checks[topic] for name, topic in robots.items()}
+        self.problems: list[BagProblem] = [*reader.problems]
+        for check in self.checked.values():
+            self.problems += check.problems
+        # The planner of a robot is below the same namespace.
+        planners = {f"{topic.rpartition('/')[0]}/planner/status": name for name, topic in robots.items()}
+        only = next(iter(robots)) if len(reader.robots()) == 1 else None
+        for record, message in reader.decoded(types=[PLANNER_STATUS, LEARNER_STATUS]):
+            try:
+                if record.topic.type == LEARNER_STATUS:
+                    self.learner.add(record, message)
+                elif message.plan_id:  # else of a planner that has not planned yet
+                    name = planners.get(record.topic.name, only)
+                    if name is not None:
+                        self.planners[name].add(record, message)
+            except (AttributeError, TypeError, ValueError) as error:
+                raise BagError(f"{reader.path}: {record.topic.name} is another kind of status: {error}") from None
+        self.problems += [problem for problem in reader.problems if problem not in self.problems]
+
+
+def summarise(run_dir: Path | str, make_video: bool = True, robot: str = "") -> dict[str, Any]:
     """Summarise the run in `run_dir`: writes summary.json, summary.png and video.gif there.
+
+    Of several robots there is a summary.json alone, with the figures of each under "robots"; with `robot`, all three
+    files are made for that one, in the folder of its name below `run_dir`.
 
     Numbers that a run does not have, since it had no learner for instance, are None.
 
     Args:
         run_dir: folder with bag/ and session.yaml; without the latter, the bag's own record is read.
         make_video: whether to render video.gif.
+        robot: namespace of the robot; empty: all there are.
 
     Returns:
         the content of summary.json.
 
     Raises:
-        BagError: there is no bag, or the summary cannot be written.
+        BagError: there is no bag, no such robot in it, or the summary cannot be written.
     """
     run_dir = Path(run_dir)
     notes: list[str] = []
     reader = BagReader(run_dir)
     session = _session(run_dir, reader, notes)
-    planner = _Series(
-        ("plan_ms", "latency_ms", "deadline_ms", "deadlines_missed", "value_gate", "weights_version", "weights_swapped")
-    )
-    learner = _Series(("value_loss", "version", "transitions_lost"))
-    robot = _Robot()
-    checked = check_transitions(reader, also=robot.add)
-    problems = [*reader.problems, *checked.problems]
-    series = {PLANNER_STATUS: planner, LEARNER_STATUS: learner}
-    for record, message in reader.decoded(types=list(series)):
-        try:
-            if record.topic.type == PLANNER_STATUS and not message.plan_id:
-                continue  # of a planner that has not planned yet
-            series[record.topic.type].add(record, message)
-        except (AttributeError, TypeError, ValueError) as error:
-            raise BagError(f"{reader.path}: {record.topic.name} is another kind of status: {error}") from None
-    problems += [problem for problem in reader.problems if problem not in problems]
-
-    task = _task(session, checked.model_hashes, notes)
-    wall = (robot.log_ns[-1] - robot.log_ns[0]) / 1e9 if len(robot.log_ns) else 0.0
-    span = robot.time[-1] - robot.time[0] if len(robot.time) else 0.0
-    steps = checked.transitions
-    dt = session.control_dt or (task.control_dt if task is not None else 0.0)
+    robots = {robot.strip("/"): reader.topic_of(robot)} if robot else reader.robots()
+    several = len(robots) > 1
+    contents = _Contents(reader, robots or {"": "/transition"})
+    model_hashes = list(dict.fromkeys(name for check in contents.checked.values() for name in check.model_hashes))
+    task = _task(session, model_hashes, notes)
+    of_robots = {name: _of_robot(contents, name, session, task, notes) for name in contents.robots}
+    learner = contents.learner
     facts: dict[str, Any] = {
         "run_dir": str(run_dir),
         "task": session.task,
-        "model_hash": checked.model_hashes[0] if checked.model_hashes else session.model_hash,
+        "model_hash": model_hashes[0] if model_hashes else session.model_hash,
         "seed": session.seed,
         "clock": session.clock,
         "driver": session.driver,
         "started": session.started,
+        **({"robots": of_robots} if several else next(iter(of_robots.values()))),
+        "value_loss": _number(learner.last("value_loss")),
+        "learner_version": None if (version := learner.last("version")) is None else int(version),
+        "learner_transitions_lost": learner.total("transitions_lost"),
+        **_sizes(reader),
+        "bag_problems": [str(problem) for problem in contents.problems],
+        "versions": dict(session.versions),
+        "notes": notes,
+    }
+    folder = run_dir / robot.strip("/")
+    try:
+        folder.mkdir(exist_ok=True, parents=True)
+        if not several:
+            (one,) = contents.robots
+            found = contents.robots[one]
+            save_figure(_curves(facts, found, contents.planners[one], learner), folder / "summary.png")
+            if make_video:
+                notes.append(_video(task, found, found.span, folder / "video.gif"))
+        partial = folder / f".summary.json.{os.getpid()}"
+        partial.write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n", "utf-8")
+        os.replace(partial, folder / "summary.json")
+    except OSError as error:
+        raise BagError(f"{folder}: the summary cannot be written: {error.strerror or error}") from error
+    return facts
+
+
+def _of_robot(
+    contents: _Contents, name: str, session: SessionInfo, task: Task | None, notes: list[str]
+) -> dict[str, Any]:
+    """The figures of one robot."""
+    robot, planner, checked = contents.robots[name], contents.planners[name], contents.checked[name]
+    wall = (robot.log_ns[-1] - robot.log_ns[0]) / 1e9 if len(robot.log_ns) else 0.0
+    span, steps = robot.span, checked.transitions
+    dt = session.control_dt or (task.control_dt if task is not None else 0.0)
+    return {
         "steps": steps,
         "duration_s": span + (dt or (span / (steps - 1) if steps > 1 else 0.0)) if steps else 0.0,
         "wall_s": wall,
@@ -198,29 +272,11 @@ def summarise(run_dir: Path | str, make_video: bool = True) -> dict[str, Any]:
         "deadline_ms": planner.last("deadline_ms") or None,
         "deadlines_missed": planner.total("deadlines_missed"),
         "value_gate_mean": _number(float(planner["value_gate"].mean())) if len(planner["value_gate"]) else None,
-        "episode_returns": robot.returns(),
+        "episode_returns": [_number(value) for value in robot.returns()],
         **_judged(task, robot, notes),
         "weights_swapped": planner.total("weights_swapped"),
         "weights_version": int(max([robot.weights_version, *planner.columns["weights_version"]])),
-        "value_loss": _number(learner.last("value_loss")),
-        "learner_version": None if (version := learner.last("version")) is None else int(version),
-        "learner_transitions_lost": learner.total("transitions_lost"),
-        **_sizes(reader),
-        "bag_problems": [str(problem) for problem in problems],
-        "versions": dict(session.versions),
-        "notes": notes,
     }
-    facts["episode_returns"] = [_number(value) for value in facts["episode_returns"]]
-    try:
-        save_figure(_curves(facts, robot, planner, learner), run_dir / "summary.png")
-        if make_video:
-            notes.append(_video(task, robot, span, run_dir / "video.gif"))
-        partial = run_dir / f".summary.json.{os.getpid()}"
-        partial.write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n", "utf-8")
-        os.replace(partial, run_dir / "summary.json")
-    except OSError as error:
-        raise BagError(f"{run_dir}: the summary cannot be written: {error.strerror or error}") from error
-    return facts
 
 
 def _session(run_dir: Path, reader: BagReader, notes: list[str]) -> SessionInfo:
@@ -328,42 +384,69 @@ def _video(task: Task | None, robot: _Robot, span: float, path: Path) -> str:
     return f"video: {reason}" if reason else f"video: {path.name}"
 
 
+def _shown(value: Any, form: str, unit: str = "") -> str:
+    return "-" if value is None else f"{value:{form}}{unit}"
+
+
+def _pair(facts: Mapping[str, Any], stem: str) -> str:
+    low, high = facts[f"{stem}_p50"], facts[f"{stem}_p99"]
+    return "-" if low is None else f"{low:.2f} / {high:.2f} ms"
+
+
+_SUCCESS = {None: "-", True: "yes", False: "no"}
+
+
 def format_table(facts: dict[str, Any]) -> str:
     """A summary as an aligned table for a terminal."""
+    shared = [
+        ("folder", facts["run_dir"]),
+        ("bag", f"{facts['bag_messages']} messages, {facts['bag_bytes'] / 1e6:.2f} MB"),
+        *(("bag problem", text) for text in facts["bag_problems"]),
+        *(("note", text) for text in facts["notes"]),
+    ]
+    session = f"seed {facts['seed']}, {facts['clock'] or '-'}, {facts['driver'] or '-'}"
+    rows = [("task", f"{facts['task'] or '-'} ({session})")]
+    value_loss = ("value loss", _shown(facts["value_loss"], ".4g"))
+    rows += [value_loss] if "robots" in facts else _rows(facts, value_loss)
+    rows += shared
+    width = max(len(name) for name, _ in rows)
+    body = [f"  {name:<{width}}   {text}" for name, text in rows]
+    body += _of_robots(facts["robots"]) if "robots" in facts else []
+    rule = "-" * min(100, max(len(line) for line in body))
+    return "\n".join([rule, *body, rule])
 
-    def number(value: Any, form: str, unit: str = "") -> str:
-        return "-" if value is None else f"{value:{form}}{unit}"
 
-    def pair(stem: str) -> str:
-        low, high = facts[f"{stem}_p50"], facts[f"{stem}_p99"]
-        return "-" if low is None else f"{low:.2f} / {high:.2f} ms"
-
-    returns = [number(value, ".2f") for value in facts["episode_returns"]]
+def _rows(facts: Mapping[str, Any], value_loss: tuple[str, str]) -> list[tuple[str, str]]:
+    """What a table says of one robot."""
+    returns = [_shown(value, ".2f") for value in facts["episode_returns"]]
     shown = ", ".join(returns[-6:]) or "-"
     if len(returns) > 6:
         shown = f"... {shown} ({len(returns)} episodes)"
-    success = {None: "-", True: "yes", False: "no"}[facts["success"]]
-    rows = [
-        ("task", f"{facts['task'] or '-'} (seed {facts['seed']}, {facts['clock'] or '-'}, {facts['driver'] or '-'})"),
-        ("success", success),
-        *((name.replace("_", " "), number(value, ".4g")) for name, value in facts["measures"].items()),
+    return [
+        ("success", _SUCCESS[facts["success"]]),
+        *((name.replace("_", " "), _shown(value, ".4g")) for name, value in facts["measures"].items()),
         ("steps", f"{facts['steps']} ({facts['duration_s']:.2f} s robot time, {facts['wall_s']:.2f} s wall)"),
-        ("real-time factor", number(facts["real_time_factor"], ".3f")),
+        ("real-time factor", _shown(facts["real_time_factor"], ".3f")),
         ("steps without plan", f"{facts['missed_steps']} (safe stop: {facts['safe_stops']} steps in all)"),
         ("transitions lost", str(facts["transitions_lost"])),
-        ("plan time p50 / p99", pair("plan_ms")),
-        ("latency p50 / p99", pair("latency_ms")),
-        ("plans past deadline", f"{facts['deadlines_missed']} (deadline {number(facts['deadline_ms'], '.1f', ' ms')})"),
+        ("plan time p50 / p99", _pair(facts, "plan_ms")),
+        ("latency p50 / p99", _pair(facts, "latency_ms")),
+        ("plans past deadline", f"{facts['deadlines_missed']} (deadline {_shown(facts['deadline_ms'], '.1f', ' ms')})"),
         ("return per episode", shown),
-        ("value loss", number(facts["value_loss"], ".4g")),
+        value_loss,
         ("weights", f"version {facts['weights_version']}, swapped {facts['weights_swapped']} times"),
-        ("learned value used", number(facts["value_gate_mean"], ".0%", ", mean gate")),
-        ("folder", facts["run_dir"]),
-        ("bag", f"{facts['bag_messages']} messages, {facts['bag_bytes'] / 1e6:.2f} MB"),
+        ("learned value used", _shown(facts["value_gate_mean"], ".0%", ", mean gate")),
     ]
-    rows += [("bag problem", text) for text in facts["bag_problems"]]
-    rows += [("note", text) for text in facts["notes"]]
-    width = max(len(name) for name, _ in rows)
-    body = [f"  {name:<{width}}   {text}" for name, text in rows]
-    rule = "-" * min(100, max(len(line) for line in body))
-    return "\n".join([rule, *body, rule])
+
+
+def _of_robots(robots: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A line for each robot, below a heading."""
+    table = [["robot", "steps", "lost", "no plan", "real time", "plan p50 / p99", "late", "weights", "success"]]
+    for name, facts in robots.items():
+        counts = [str(facts[key]) for key in ("steps", "transitions_lost", "missed_steps")]
+        pace, plan = _shown(facts["real_time_factor"], ".3f"), _pair(facts, "plan_ms")
+        late, weights = str(facts["deadlines_missed"]), str(facts["weights_version"])
+        table.append([name or "/", *counts, pace, plan, late, weights, _SUCCESS[facts["success"]]])
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    lines = ("   ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) for row in table)
+    return [f"  {line.rstrip()}" for line in lines]
