@@ -52,6 +52,12 @@ def test_a_session_has_its_five_nodes(prefix: Path, name: str) -> None:
     )
 
 
+def test_the_shadow_is_there_when_it_is_asked_for_and_follows_the_clock(prefix: Path) -> None:
+    found = nodes(prefix, "robot", shadow="true", use_sim_time="true")
+    assert sorted(found) == sorted([*NODES, "shadow"])
+    assert parameters(found["shadow"])["use_sim_time"] is True and found["shadow"].respawn
+
+
 def test_robot_differs_from_simulation_by_the_driver_and_the_source_of_time(prefix: Path) -> None:
     stamp = {"run_dir": "runs/x"}
     sim, robot = nodes(prefix, "sim", **stamp), nodes(prefix, "robot", **stamp)
@@ -123,7 +129,13 @@ def test_an_extra_parameter_file_goes_to_every_node_before_its_own(prefix: Path,
 
 def test_the_log_level_reaches_every_node(prefix: Path) -> None:
     found = nodes(prefix, "sim", log_level="debug")
-    assert all(node.ros_arguments == ("--log-level", "debug") for node in found.values())
+    assert all(node.ros_arguments[:2] == ("--log-level", "debug") for node in found.values())
+
+
+def test_each_node_has_an_enclave_of_its_own(prefix: Path) -> None:
+    for prefixed in ("", "/arm"):
+        found = nodes(prefix, "sim", enclaves=prefixed)
+        assert all(node.ros_arguments[2:] == ("--enclave", f"{prefixed}/{name}") for name, node in found.items())
 
 
 @pytest.mark.parametrize(
