@@ -69,6 +69,9 @@ def test_nodes_can_be_deactivated_cleaned_up_and_made_anew(tmp_path: Path) -> No
             ):
                 assert other.transition(node, change), (node, change)
             other.until(lambda: not other.newest_of("transition").safe_stop, f"control after {node} was made anew")
+        for change in (Change.TRANSITION_DEACTIVATE, Change.TRANSITION_ACTIVATE):
+            assert other.transition("bridge", change), change
+        other.until(lambda: not other.newest_of("transition").safe_stop, "control after a pause")
         last = other.newest_of("transition").step
         other.until(lambda: other.newest_of("transition").step > last + 50, "going on")
         assert process.poll() is None

@@ -72,7 +72,8 @@ class PoloNode(LifecycleNode):
         self._on_change: Callable[[], None] | None = None
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 1)
         self._running = False
-        self.problem = ""  # what is wrong now, in words; empty: nothing
+        self._problem = self._unsaid = ""
+        self.failure = ""  # as `problem`, but an error, and only while it lasts
         self.counts: Counter[str] = Counter()  # of what went wrong, for diagnostics
         self._last_refused = ""
         self.failed = False  # a thread of the node has ended with an error
@@ -291,6 +292,16 @@ class PoloNode(LifecycleNode):
 
     # ---- diagnostics -----------------------------------------------------------------------
 
+    @property
+    def problem(self) -> str:
+        """What is wrong now, in words; empty: nothing. Said in diagnostics once, even if it is over by then."""
+        return self._problem
+
+    @problem.setter
+    def problem(self, text: str) -> None:
+        self._problem = text
+        self._unsaid = text or self._unsaid
+
     def refuse(self, counter: str, reason: str) -> None:
         """Say and count that something which came in is not used."""
         self.counts[counter] += 1
@@ -312,10 +323,12 @@ class PoloNode(LifecycleNode):
         figures = {**self.diagnose(), **self.counts}
         if self._last_refused:
             figures["last_refused"] = self._last_refused
-        alerts = [Alert(self.problem)] if self.problem else []
+        problem, self._unsaid = self._unsaid or self._problem, ""
+        alerts = [Alert(self.failure, severe=True)] if self.failure else []
+        alerts += [Alert(problem)] if problem else []
         alerts += self.alerts() if self._running else ()
         if not self._running:
-            level, message = DiagnosticStatus.STALE, "not active"
+            level, message = DiagnosticStatus.STALE, f"not active: {problem}" if problem else "not active"
         elif alerts:
             severe = any(alert.severe for alert in alerts)
             level = DiagnosticStatus.ERROR if severe else DiagnosticStatus.WARN

@@ -17,7 +17,7 @@ from std_srvs.srv import Trigger
 
 from polo_ros import drivers, tasks
 from polo_ros.drivers.base import DriverError
-from polo_ros.drivers.guard import GuardedDriver
+from polo_ros.drivers.guard import GuardedDriver, Life
 from polo_ros.msg import Plan, PlannerStatus, State
 from polo_ros.msg import Transition as TransitionMsg
 from polo_ros.nodes import convert
@@ -125,7 +125,8 @@ class Bridge(PoloNode):
 
     def activate(self) -> None:
         """Connect to the robot and start control."""
-        self.driver.connect()
+        if self.driver.life is Life.CLOSED:
+            self.driver.connect()
         self.driver.stop()  # whatever a bridge that died has left
         self.get_logger().info(f"driver '{self.settings.driver}' is connected")
         self._stopping = False
@@ -262,8 +263,8 @@ class Bridge(PoloNode):
             except DriverError as error:
                 # Simulation: the next episode starts anew. Robot: made safe, then connected again.
                 self.counts["driver_errors"] += 1
-                self.problem = f"driver '{self.settings.driver}': {error}"
-                self.get_logger().error(self.problem)
+                self.failure = f"driver '{self.settings.driver}': {error}"
+                self.get_logger().error(self.failure)
                 self._quietly(self.driver.stop)
                 if self._controlling and not self.driver.simulated and self.settings.safety.latch:
                     self.loop.supervisor.stop(f"driver: {error}")  # nobody knows what the robot did meanwhile
@@ -315,7 +316,7 @@ class Bridge(PoloNode):
                 self._publish_state(sample)
                 self._accept()
             if not self._controlling:
-                self._controlling = True
+                self._controlling, self.failure = True, ""
                 self.get_logger().info(f"control begins with step {sample.step}")
             self.loop.play(sample)
             self._state_ages.add(sample.robot.age)
@@ -328,8 +329,9 @@ class Bridge(PoloNode):
             transition, after = self.loop.observe()
             if transition.safe_stop:
                 self.counts["safe_stops"] += 1
-                self.problem = f"safe stop: {self.loop.reason}"
-                self.get_logger().warning(self.problem, throttle_duration_sec=1.0)
+                self.get_logger().warning(f"safe stop: {self.loop.reason}", throttle_duration_sec=1.0)
+                # What lasts until ~/arm is an alert.
+                self.problem = "" if self.loop.supervisor.stopped else f"safe stop: {self.loop.reason}"
             else:
                 self.problem = ""
             self.send(self._transition_publisher, convert.transition_message(transition, self.task))
@@ -382,7 +384,7 @@ class Bridge(PoloNode):
             if time.monotonic() - published > self.REPEAT:
                 self._publish_state(sample)
                 published = time.monotonic()
-                self.problem = f"waiting for a plan for step {sample.step}"
+                self.problem = f"waiting for a plan for step {sample.step}; is the planner running?"
         return self.loop.reset_requested
 
     def _accept(self) -> None:
