@@ -28,7 +28,8 @@ from distutils.command.install_data import install_data  # isort: skip  # setupt
 
 NAME = "polo_ros"
 SHARE = f"share/{NAME}"
-NODES = ("bridge", "planner", "learner", "recorder", "monitor")  # executables in lib/polo_ros: `ros2 run polo_ros X`
+# Executables in lib/polo_ros: `ros2 run polo_ros X`.
+NODES = ("bridge", "injector", "planner", "learner", "recorder", "monitor", "shadow")
 HERE = Path(__file__).resolve().parent
 
 # A shell line and a Python string at once: a shebang cannot name an interpreter relative to the file, and a
@@ -314,6 +315,7 @@ setup(
     install_requires=requirements("requirements.txt"),
     extras_require={
         "dynamixel": requirements("requirements-dynamixel.txt"),
+        "gym": requirements("requirements-gym.txt"),
         "hand": requirements("requirements-hand.txt"),
         "ros": requirements("requirements-ros.txt"),
         "test": ["pytest", "hypothesis", *requirements("requirements-dynamixel.txt")],
@@ -331,6 +333,15 @@ setup(
             "humanoid_walk = polo_ros.tasks.humanoid_walk:HumanoidWalk",
             "humanoid_box = polo_ros.tasks.humanoid_box:HumanoidBox",
             "hand_reorient = polo_ros.tasks.hand_reorient:HandReorient",
+            "inverted_pendulum = polo_ros.tasks.inverted_pendulum:InvertedPendulum",
+            "hopper = polo_ros.tasks.hopper:Hopper",
+            "half_cheetah = polo_ros.tasks.half_cheetah:HalfCheetah",
+            "walker2d = polo_ros.tasks.walker2d:Walker2d",
+            "ant = polo_ros.tasks.ant:Ant",
+            "swimmer = polo_ros.tasks.swimmer:Swimmer",
+            "humanoid = polo_ros.tasks.gym_humanoid:GymHumanoid",
+            "pen = polo_ros.tasks.pen:Pen",
+            "claw = polo_ros.tasks.claw:Claw",
         ],
         "polo_ros.drivers": [
             "mujoco = polo_ros.drivers.mujoco:MujocoDriver",

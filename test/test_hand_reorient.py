@@ -85,7 +85,10 @@ def test_the_goal_is_above_the_middle_of_the_palm_where_it_is_at_first(task: Han
     assert task.goal[2] - palm[2] == pytest.approx(0.05, abs=0.001)
 
 
-def test_the_hands_package_is_found_without_importing_it(task: HandReorient) -> None:
+def test_the_hands_package_is_found_without_importing_it(monkeypatch) -> None:
+    for module in [name for name in sys.modules if name.split(".")[0] in ("gymnasium", "gymnasium_robotics")]:
+        monkeypatch.delitem(sys.modules, module)  # another test of this process may compare tasks with theirs
+    HandReorient()
     assert "gymnasium_robotics" not in sys.modules and "gymnasium" not in sys.modules
 
 

@@ -123,6 +123,15 @@ def test_this_package_brings_its_tasks_and_drivers() -> None:
         "humanoid_walk",
         "point_mass_box",
         "point_mass_maze",
+        "ant",
+        "claw",
+        "half_cheetah",
+        "hopper",
+        "humanoid",
+        "inverted_pendulum",
+        "pen",
+        "swimmer",
+        "walker2d",
     }
     assert expected <= set(tasks.names())
     assert {"mock", "mujoco"} <= set(drivers.names())

@@ -12,13 +12,22 @@ import pytest
 import torch
 from task_runs import play
 
+from polo_ros.tasks.ant import Ant
 from polo_ros.tasks.base import FloatArray, Task
 from polo_ros.tasks.cartpole_swingup import CartpoleSwingup
+from polo_ros.tasks.claw import Claw
+from polo_ros.tasks.gym_humanoid import GymHumanoid
+from polo_ros.tasks.half_cheetah import HalfCheetah
 from polo_ros.tasks.hand_reorient import HandReorient
+from polo_ros.tasks.hopper import Hopper
 from polo_ros.tasks.humanoid_box import HumanoidBox
 from polo_ros.tasks.humanoid_getup import HumanoidGetup, HumanoidGetupSparse
 from polo_ros.tasks.humanoid_walk import HumanoidWalk
+from polo_ros.tasks.inverted_pendulum import InvertedPendulum
+from polo_ros.tasks.pen import Pen
 from polo_ros.tasks.point_mass import PointMass, PointMassBox, PointMassMaze
+from polo_ros.tasks.swimmer import Swimmer
+from polo_ros.tasks.walker2d import Walker2d
 
 TASKS: list[type[Task]] = [
     CartpoleSwingup,
@@ -29,7 +38,32 @@ TASKS: list[type[Task]] = [
     HumanoidWalk,
     HumanoidBox,
     HandReorient,
+    InvertedPendulum,
+    Hopper,
+    HalfCheetah,
+    Walker2d,
+    Ant,
+    Swimmer,
+    GymHumanoid,
+    Pen,
+    Claw,
 ]
+# Control of motors, where it is not -1 .. 1, and physics steps in a control period, where it is not one.
+FULL_CONTROL = {"inverted_pendulum": 3.0, "humanoid": 0.4}
+PHYSICS_STEPS = {
+    "hand_reorient": 2,
+    "point_mass_box": 2,
+    "point_mass_maze": 2,
+    "inverted_pendulum": 2,
+    "hopper": 4,
+    "half_cheetah": 5,
+    "walker2d": 4,
+    "ant": 5,
+    "swimmer": 4,
+    "humanoid": 5,
+    "pen": 5,
+    "claw": 40,
+}
 
 
 @pytest.fixture(params=TASKS, ids=lambda kind: kind.name)
@@ -44,7 +78,7 @@ def test_random_controls_for_ten_seconds_leave_every_model_finite(task: Task) ->
     states, observations = play(task, actions)
     assert np.isfinite(states).all() and np.isfinite(observations).all()
     # MuJoCo resets a simulation that blew up, and its time with it.
-    assert states[:, -1, 0] == pytest.approx(10.0)
+    assert states[:, -1, 0] == pytest.approx(steps * task.model.opt.timestep)
 
 
 def test_one_seed_gives_one_start_and_another_seed_another(task: Task) -> None:
@@ -87,20 +121,23 @@ def test_rewards_of_tensors_are_those_of_arrays(task: Task, dtype: torch.dtype) 
     np.testing.assert_allclose(task.reward(obs[0, 0], action[0, 0], obs[0, 0]), expected[0, 0])
 
 
-def test_every_motor_takes_controls_from_minus_one_to_one_and_every_position_those_of_its_range(task: Task) -> None:
-    if isinstance(task, HandReorient):
+def test_every_motor_takes_controls_from_minus_to_plus_its_full_one_and_every_position_those_of_its_range(
+    task: Task,
+) -> None:
+    if isinstance(task, HandReorient | Pen | Claw):
         low, high = task.model.actuator_ctrlrange.T
         joints = task.model.jnt_range[task.model.actuator_trnid[:, 0]]
         np.testing.assert_allclose(np.stack((low, high), axis=-1), joints, atol=0.05)
     else:
-        low, high = -np.ones(task.model.nu), np.ones(task.model.nu)
+        high = np.full(task.model.nu, FULL_CONTROL.get(task.name, 1.0))
+        low = -high
     np.testing.assert_array_equal(task.action_low, low)
     np.testing.assert_array_equal(task.action_high, high)
     assert (task.resting_action >= low).all() and (task.resting_action <= high).all()
 
 
-def test_a_control_period_is_one_step_of_physics_but_two_of_the_hands_contacts(task: Task) -> None:
-    assert task.physics_steps == (2 if isinstance(task, HandReorient | PointMass) else 1)
+def test_a_control_period_is_a_whole_number_of_physics_steps(task: Task) -> None:
+    assert task.physics_steps == PHYSICS_STEPS.get(task.name, 1)
 
 
 # ---- cartpole ----------------------------------------------------------------------------------

@@ -17,19 +17,15 @@ Physics differs from pen-v0's where it costs more than it changes. 80 candidates
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import mujoco
 import numpy as np
 
+from polo_ros.tasks.adroit import delete_unused_materials, pen_world
 from polo_ros.tasks.base import FloatArray, ObservationSpec, Task
-
-PACKAGE = "gymnasium_robotics"
-MODEL = ("envs", "assets", "adroit_hand", "adroit_pen.xml")
 
 # rad; joints that are not named are at 0. Bent as far as keeps a die from rolling off.
 CUPPED = {
@@ -214,21 +210,14 @@ class HandReorient(Task):
 
 def _model(size: float, mass: float) -> tuple[mujoco.MjModel, FloatArray]:
     """The model, and the goal's place (3,)."""
-    spec = mujoco.MjSpec.from_file(str(_hand_file()))
+    spec = pen_world()
     spec.modelname = HandReorient.name
     for name in ("table", "vive_tracker", "Object", "target"):
         spec.delete(spec.body(name))
-    for unused in (
-        *spec.sensors,
-        *spec.cameras,
-        spec.site("eps_ball"),
-        *(tendon for tendon in spec.tendons if not tendon.name.endswith("J1c")),
-        *(texture for texture in spec.textures if texture.file),
-    ):
-        spec.delete(unused)
-    used = {geom.material for geom in spec.geoms}
-    for material in [material for material in spec.materials if material.name not in used]:
-        spec.delete(material)
+    spec.delete(spec.site("eps_ball"))
+    for tendon in [tendon for tendon in spec.tendons if not tendon.name.endswith("J1c")]:
+        spec.delete(tendon)
+    delete_unused_materials(spec)
     spec.geom("ground").contype = 0  # a fallen die has nothing to learn from the floor
     for joint in spec.joints:
         joint.frictionloss = 0.0
@@ -248,23 +237,6 @@ def _model(size: float, mass: float) -> tuple[mujoco.MjModel, FloatArray]:
     _add_die(spec, goal, size, mass)
     _add_sensors(spec, joints)
     return spec.compile(), goal
-
-
-def _hand_file() -> Path:
-    """pen-v0's MJCF. The package is found, not imported: that would load gymnasium and all its environments."""
-    found = importlib.util.find_spec(PACKAGE)
-    if found is None or not found.submodule_search_locations:
-        raise ModuleNotFoundError(
-            "the Adroit hand's model comes with gymnasium-robotics, which is not installed; "
-            "it is the extra 'hand': pip install 'polo_ros[hand]'",
-            name=PACKAGE,
-        )
-    path = Path(found.submodule_search_locations[0]).joinpath(*MODEL)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no Adroit hand at {path}; pip install 'polo_ros[hand]' brings the version that has it"
-        )
-    return path
 
 
 def _add_die(spec: Any, goal: FloatArray, size: float, mass: float) -> None:
