@@ -18,7 +18,10 @@ class DynamicsConfig(Config):
     """How planning simulates."""
 
     stride: int = option(
-        1, "control periods that one step of a candidate's simulation takes: more is cheaper, less exact", low=1, high=16
+        1,
+        "control periods that one step of a candidate's simulation takes: more is cheaper, less exact",
+        low=1,
+        high=16,
     )
 
 

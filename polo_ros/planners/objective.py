@@ -50,7 +50,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Returns:
-    """What candidates collect before the horizon."""
+    """What candidates collect before the horizon; with an axis of P particles after N where the model has them."""
 
     reward: FloatArray  # (N,) discounted sum
     terminal: FloatArray  # (N, nobs) observations at the horizon
@@ -60,6 +60,8 @@ class Returns:
 
 class Objective:
     """Scores rollouts by POLO eq. 3: sum of gamma^t r(s_t, a_t) plus gamma^H r_f(s_H).
+
+    Of a model with particles a candidate's score is their mean: LOOP eq. 3's expectation under the model.
 
     `value` is swapped by assignment, between two plans; None plans on rewards alone.
     """
@@ -81,15 +83,22 @@ class Objective:
         horizon = actions.shape[1]
         if len(self._discounts) != horizon + 1:
             self._discounts = self.task.discount ** np.arange(horizon + 1)
-        rewards = self.task.reward(obs[:, :-1], actions, obs[:, 1:])
+        rewards = rollouts.rewards
+        if rewards is None:
+            played = actions[:, None] if obs.ndim == 4 else actions
+            rewards = self.task.reward(obs[..., :-1, :], played, obs[..., 1:, :])
         alive = None
         if self._terminates:
             # The step into a terminal state still pays; nothing after it does.
-            ended = np.logical_or.accumulate(self.task.terminated(obs), axis=1)
-            rewards = np.where(ended[:, :-1], 0.0, rewards)
-            alive = ~ended[:, -1]
+            ended = np.logical_or.accumulate(self.task.terminated(obs), axis=-1)
+            rewards = np.where(ended[..., :-1], 0.0, rewards)
+            alive = ~ended[..., -1]
         # A copy: the observations may live in memory that the next rollout writes to.
-        return Returns(rewards @ self._discounts[:-1], obs[:, -1].copy(), alive, rollouts.valid)
+        terminal = obs[..., -1, :].astype(np.float64, order="C")
+        # Particles laid flat: one product, not one a candidate.
+        flat = rewards if rewards.ndim == 2 else rewards.reshape(-1, horizon)
+        reward = (flat @ self._discounts[:-1]).reshape(rewards.shape[:-1])
+        return Returns(reward, terminal, alive, rollouts.valid)
 
     def score(self, parts: Sequence[Returns]) -> Scores:
         """Scores of the candidates of all parts, in order; of one horizon.
@@ -101,10 +110,14 @@ class Objective:
         score = whole.reward if self.config.rewards else np.zeros_like(whole.reward)
         spread = gate = 0.0
         if self.value is not None:
-            estimate = self.value.estimate(whole.terminal)
+            estimate = self.value.estimate(whole.terminal.reshape(-1, whole.terminal.shape[-1]))
             spread, gate = estimate.spread, estimate.gate
-            terminal = estimate.value if whole.alive is None else np.where(whole.alive, estimate.value, 0.0)
+            terminal = estimate.value.reshape(score.shape)
+            if whole.alive is not None:
+                terminal = np.where(whole.alive, terminal, 0.0)
             score = score + (self._discounts[-1] * gate) * terminal
+        if score.ndim == 2:
+            score = score.mean(axis=1)
         usable = whole.valid & np.isfinite(score)
         invalid = len(usable) - int(np.count_nonzero(usable))
         if invalid:
