@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from polo_ros import __version__, drivers, tasks
+from polo_ros.agents import registry
 from polo_ros.process import prepare
 from polo_ros.replay.cli import add_bag_commands
 
@@ -28,7 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     _add_run(commands)
     _add_lists(commands)
     _add_parameters(commands)
+    _add_permissions(commands)
     _add_bench(commands)
+    _add_faults(commands)
     _add_reproduce(commands)
     add_bag_commands(commands)
     commands.add_parser("launch", help="start a session: polo launch sim task:=NAME")
@@ -45,12 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _add_run(commands: Any) -> None:
     parser = commands.add_parser("run", help="run an agent in this process, without ROS")
-    parser.add_argument("agent", choices=["polo"], help="what plans and learns")
+    parser.add_argument("agent", choices=registry.names(), help="what plans and learns")
     parser.add_argument("--task", required=True, help="task; `polo tasks` lists them")
     parser.add_argument("--steps", type=int, default=500, help="control periods (default: 500)")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default: 0)")
     parser.add_argument("--threads", type=int, default=0, help="rollout threads; 0: one a core")
-    parser.add_argument("--no-learning", action="store_true", help="plan without learning a value: plain MPC")
+    parser.add_argument("--no-learning", action="store_true", help="learn nothing: plain MPC, or an actor as it begins")
     parser.add_argument("--config", default="", metavar="FILE", help="ROS parameter file, as launch's config:=FILE")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON only")
@@ -58,42 +61,37 @@ def _add_run(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from polo_ros.agents.run import run_polo
-    from polo_ros.replay.transition import Transition
-
     if options.steps < 1:
         raise ValueError(f"--steps {options.steps} is below its minimum 1")
     task = tasks.make(options.task)
-    config = _polo_config(options.task, options.config, options.set)
+    agent = registry.get(options.agent)
+    config = _agent_config(agent.config, options.task, options.config, options.set)
 
-    def show(transition: Transition, _: object) -> None:
-        if transition.step % 50 == 49:
-            print(f"step {transition.step + 1:6d}  reward {transition.reward:.3f}", file=sys.stderr, flush=True)
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
 
-    result = run_polo(
-        task,
-        config,
+    told = registry.RunOptions(
         steps=options.steps,
         seed=options.seed,
         threads=options.threads,
         learn=not options.no_learning,
-        watch=None if options.json else show,
+        say=None if options.json else say,
     )
-    _print(result.summary(task, options.seed), options.json)
+    _print(agent.run(task, config, told), options.json)
     return 0
 
 
-def _polo_config(task: str, file: str, changes: Sequence[str]) -> Any:
+def _agent_config(config: Any, task: str, file: str, changes: Sequence[str]) -> Any:
+    """`config` with what the task's files, a parameter file and NAME=VALUE change, in this order."""
     import yaml
 
-    from polo_ros.agents.polo import PoloConfig
     from polo_ros.config import flatten, read_parameters, replace
     from polo_ros.nodes.known import OTHERS
     from polo_ros.session.config import for_task
 
     given = read_parameters(Path(file)) if file else {}
     # A session's file: what is for its nodes alone has no meaning here, what nobody knows is refused below.
-    ours = flatten(PoloConfig())
+    ours = flatten(config)
     others = {name for other in OTHERS for name in flatten(other)} - ours.keys()
     of_drivers = tuple(f"{name}." for name in drivers.names())
     parsed = {name: value for name, value in given.items() if name not in others and not name.startswith(of_drivers)}
@@ -102,7 +100,7 @@ def _polo_config(task: str, file: str, changes: Sequence[str]) -> Any:
         if not separator:
             raise ValueError(f"malformed setting '{change}'; write NAME=VALUE")
         parsed[name] = yaml.safe_load(value)
-    return replace(for_task(PoloConfig(), task), parsed)
+    return replace(for_task(config, task), parsed)
 
 
 def _add_lists(commands: Any) -> None:
@@ -121,6 +119,54 @@ def _parameters(_: argparse.Namespace) -> int:
     from polo_ros.agents.reference import parameter_table
 
     print(parameter_table(), end="")
+    return 0
+
+
+def _add_permissions(commands: Any) -> None:
+    parser = commands.add_parser("permissions", help="write what each node may do, for SROS 2; see docs/security.md")
+    parser.add_argument("--namespace", default="", metavar="NS", help="of the session's nodes (default: none)")
+    parser.add_argument("--robots", nargs="*", default=(), metavar="NAME", help="of a fleet (default: one robot)")
+    parser.add_argument("--driver", default="mujoco", help="of the robot (default: mujoco)")
+    parser.add_argument("--config", default="", metavar="FILE", help="ROS parameter file with the driver's settings")
+    parser.add_argument(
+        "--format",
+        choices=["policy", "permissions", "tables"],
+        default="policy",
+        help="a SROS 2 policy, DDS permissions to be signed, or the tables of docs/interfaces.md (default: policy)",
+    )
+    parser.add_argument("--domain", type=int, default=0, help="permissions: the ROS_DOMAIN_ID (default: 0)")
+    parser.add_argument("--days", type=int, default=365, help="permissions: how long they are valid (default: 365)")
+    parser.add_argument("--output", default="", metavar="FILE", help="where to write (default: to the terminal)")
+    parser.set_defaults(run=_permissions)
+
+
+def _permissions(options: argparse.Namespace) -> int:
+    from datetime import datetime, timedelta, timezone
+
+    from polo_ros.config import read_parameters, replace
+    from polo_ros.nodes import permissions
+    from polo_ros.nodes.interfaces import interface_tables
+
+    settings = drivers.settings(options.driver)
+    own = f"{options.driver}."
+    given = read_parameters(Path(options.config)) if options.config else {}
+    settings = replace(settings, {name: value for name, value in given.items() if name.startswith(own)})
+    own_settings = getattr(settings, options.driver)
+    enclaves = permissions.enclaves(options.namespace, options.robots, options.driver, own_settings)
+    if options.format == "policy":
+        text = permissions.policy(enclaves)
+    elif options.format == "permissions":
+        now = datetime.now(timezone.utc)
+        text = permissions.permissions(enclaves, options.domain, now, now + timedelta(days=options.days))
+    else:
+        text = interface_tables()
+    if not options.output:
+        print(text, end="")
+        return 0
+    try:
+        Path(options.output).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"{options.output}: cannot be written: {error.strerror}") from None
     return 0
 
 
@@ -152,12 +198,19 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _add_bench(commands: Any) -> None:
-    parser = commands.add_parser("bench", help="measure: planning, a run of POLO, a whole session, or what delays cost")
-    parser.add_argument("what", choices=["planning", "polo", "session", "latency"], help="what to measure")
+    parser = commands.add_parser(
+        "bench",
+        help="measure: planning (in a learned model: ensemble), a run of POLO, a session, its bridge, a fleet, delays",
+    )
+    what = ["planning", "ensemble", "polo", "session", "latency", "bridge", "fleet"]
+    parser.add_argument("what", choices=what, help="what to measure")
     parser.add_argument("--json", action="store_true", help="print as JSON")
-    parser.add_argument("--repeats", type=int, default=30, help="planning: interleaved rounds (default: 30)")
+    parser.add_argument("--repeats", type=int, default=30, help="planning, ensemble: interleaved rounds (default: 30)")
     parser.add_argument("--steps", type=int, default=320, help="polo: control periods of each run (default: 320)")
-    parser.add_argument("--duration", type=float, default=60.0, help="session: robot time in s (default: 60)")
+    parser.add_argument(
+        "--duration", type=float, default=60.0, help="session, bridge, fleet: robot time, s (default: 60)"
+    )
+    parser.add_argument("--robots", type=int, default=8, help="fleet: how many, up to 8 (default: 8)")
     parser.add_argument("--seeds", type=int, default=3, help="latency: runs of each kind (default: 3)")
     parser.set_defaults(run=_bench)
 
@@ -167,6 +220,10 @@ def _bench(options: argparse.Namespace) -> int:
         from polo_ros.bench.planning import bench_planning
 
         rows = bench_planning(options.repeats)
+    elif options.what == "ensemble":
+        from polo_ros.bench.ensemble import bench_ensemble
+
+        rows = bench_ensemble(options.repeats)
     elif options.what == "polo":
         from polo_ros.bench.polo import bench_polo
 
@@ -175,6 +232,17 @@ def _bench(options: argparse.Namespace) -> int:
         from polo_ros.bench.latency import bench_latency
 
         rows = bench_latency(options.seeds)
+    elif options.what == "bridge":
+        from polo_ros.bench.bridge import bench_bridge
+
+        rows = [bench_bridge(options.duration)]
+    elif options.what == "fleet":
+        from polo_ros.bench.fleet import bench_fleet, format_fleet
+
+        rows = [bench_fleet(options.robots, options.duration)]
+        if not options.json:
+            print(format_fleet(rows[0]))
+            return 0
     else:
         from polo_ros.bench.session import bench_session
 
@@ -185,6 +253,48 @@ def _bench(options: argparse.Namespace) -> int:
         for row in rows:
             print("  ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))
     return 0
+
+
+def _add_faults(commands: Any) -> None:
+    parser = commands.add_parser("faults", help="break a session in every way there is, and judge what comes of it")
+    parser.add_argument("--cases", type=int, default=560, help="number of cases (default: 560)")
+    parser.add_argument("--seed", type=int, default=0, help="of the random ones (default: 0)")
+    parser.add_argument("--only", default="", metavar="NAME", help="the fixed cases whose group or name contains it")
+    parser.add_argument("--list", action="store_true", help="list the cases instead of running them")
+    parser.add_argument("--folder", default="", help="keep all evidence there (default: it is thrown away)")
+    parser.add_argument("--json", action="store_true", help="print as JSON")
+    parser.set_defaults(run=_faults)
+
+
+def _faults(options: argparse.Namespace) -> int:
+    from polo_ros.faults import campaign, report
+    from polo_ros.faults.cases import chosen
+
+    cases = chosen(options.cases, options.seed, options.only)
+    if not cases:
+        raise ValueError(f"no case matches --only '{options.only}' --cases {options.cases}; --list shows them")
+    if options.list:
+        for case in cases:
+            print(f"{case.group:14s} {case.name}")
+        return 0
+
+    def silent(_: str) -> None:
+        return
+
+    def progress(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    began = time.monotonic()
+    keep = Path(options.folder).resolve() if options.folder else None
+    outcomes = campaign.run(cases, keep, silent if options.json else lambda text: print(text, flush=True), progress)
+    figures = report.as_json(outcomes, options.seed, time.monotonic() - began)
+    if options.json:
+        print(report.as_text(figures))
+    else:
+        print(report.table(outcomes))
+        words = ("cases", "violations", "worst_stop_s", "stop_limit_s", "lost", "seed", "duration_s")
+        print("  ".join(f"{word} {figures[word]}" for word in words))
+    return 1 if figures["violations"] else 0
 
 
 def _add_reproduce(commands: Any) -> None:

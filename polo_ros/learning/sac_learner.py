@@ -1,0 +1,329 @@
+"""The learner of soft actor-critic: transitions in, weights of actor and critics out."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from polo_ros.config import flatten
+from polo_ros.learning import checkpoint as checkpoints
+from polo_ros.learning.actor_critic import KIND, ActionRange, ActorCriticConfig, input_gain, shapes
+from polo_ros.learning.mlp import Mlp
+from polo_ros.learning.sac import Batch, Sac, SacLosses
+from polo_ros.learning.sac_config import SacConfig
+from polo_ros.learning.weights import Weights
+from polo_ros.replay.buffer import ReplayBuffer
+from polo_ros.replay.transition import Transition
+from polo_ros.seeding import Stream, generator
+from polo_ros.tasks.base import Task
+
+__all__ = ["SacLearner", "SacMetrics"]
+
+# Steps that may be missing between two transitions: hours of control, and no number that a liar makes up.
+MAX_GAP = 10_000_000
+
+_COUNTERS = ("version", "updates", "updates_skipped", "transitions_lost", "transitions_refused", "last_step")
+
+
+@dataclass(frozen=True)
+class SacMetrics:
+    """How one update went, as means over its gradient steps; nan: nothing was fitted."""
+
+    step: int  # newest transition seen
+    version: int
+    transitions: int  # in the buffer
+    transitions_lost: int
+    transitions_refused: int
+    updates: int
+    updates_skipped: int
+    gradient_steps: int  # made in this update
+    critic_loss: float  # mean squared error, in squared units of reward
+    actor_loss: float
+    value_mean: float  # mean target of the critics, in units of reward
+    entropy: float  # nat, of the actor's actions in -1 .. 1
+    temperature: float  # of the update's last step
+    fit_ms: float
+    message: str
+
+
+class SacLearner:
+    """Learns actor and critics from one robot's transitions.
+
+    The state of the random numbers is (seed, number of the update): the same transitions and schedule give the same
+    weights, bit for bit. torch is set to one thread: the networks are small, and the cores belong to planning.
+
+    Args:
+        task: What is learned.
+        networks: Sizes of actor and critics.
+        config: Schedule and losses.
+        seed: Of every random number.
+    """
+
+    CHUNK = 64  # gradient steps whose transitions are gathered at once
+
+    def __init__(
+        self,
+        task: Task,
+        *,
+        networks: ActorCriticConfig | None = None,
+        config: SacConfig | None = None,
+        seed: int = 0,
+    ) -> None:
+        if seed < 0:
+            raise ValueError(f"seed = {seed} is below its minimum 0")
+        torch.set_num_threads(1)
+        self.networks = networks or ActorCriticConfig()
+        self.config = config or SacConfig()
+        self.seed = seed
+        self._task = task
+        nobs, nu = task.observation_spec.size, task.model.nu
+        self._gain = input_gain(task, self.networks.inputs)
+        self._range = ActionRange(task)
+        self.buffer = ReplayBuffer(self.config.capacity, task.nstate, nobs, nu)
+        discount = self.config.discount or task.discount
+        self.sac = Sac(self.networks, self.config, nobs, nu, discount, generator(seed, Stream.WEIGHTS))
+        self.last_step = -1
+        self.version = 0
+        self.updates = 0
+        self.updates_skipped = 0
+        self.transitions_lost = 0
+        self.transitions_refused = 0
+        self.message = ""
+
+    # ---- the schedule ----------------------------------------------------------------------
+
+    def observe(self, transition: Transition) -> bool:
+        """Keep a transition.
+
+        Returns whether it was kept. One that is out of order, of wrong size or not finite is refused and counted, and
+        `message` says why; a gap in the steps is counted as lost.
+        """
+        last = self.last_step
+        if last >= 0 and transition.step > last + MAX_GAP:
+            return self._refuse(f"transition {transition.step} is too far from the last one, {last}")
+        if transition.step <= last:
+            return self._refuse(f"transition {transition.step} is not newer than the last one, {last}")
+        try:
+            self.buffer.add(transition)
+        except ValueError as error:
+            return self._refuse(str(error))
+        # The first one seen may lie anywhere: a learner may join late.
+        self.transitions_lost += transition.step - last - 1 if last >= 0 else 0
+        self.last_step = transition.step
+        return True
+
+    def due(self, step: int) -> bool:
+        """Whether the schedule asks for an update after a transition of `step`."""
+        return (step + 1) % self.config.update_every == 0
+
+    # ---- the update ------------------------------------------------------------------------
+
+    def update(self) -> SacMetrics:
+        """Make the gradient steps of one update; always makes the version that the schedule names.
+
+        Before the warm-up is over, where there is nothing to learn from, and where the fit does not end in finite
+        numbers, everything learned stays as it is and the message says so.
+        """
+        version = (self.last_step + 1) // self.config.update_every
+        self.updates_skipped += max(0, version - self.version - 1) if self.version else 0
+        # Late updates may fall into one period of the schedule: versions rise all the same.
+        self.version = max(version, self.version + 1)
+        message, self.message = self.message, ""
+        began = time.perf_counter()
+        losses, problem = self._fit(generator(self.seed, Stream.UPDATE, self.updates))
+        self.updates += 1
+        return SacMetrics(
+            step=max(self.last_step, 0),
+            version=self.version,
+            transitions=len(self.buffer),
+            transitions_lost=self.transitions_lost,
+            transitions_refused=self.transitions_refused,
+            updates=self.updates,
+            updates_skipped=self.updates_skipped,
+            gradient_steps=0 if losses is None else self.config.gradient_steps,
+            critic_loss=math.nan if losses is None else losses.critic,
+            actor_loss=math.nan if losses is None else losses.actor,
+            value_mean=math.nan if losses is None else losses.value,
+            entropy=math.nan if losses is None else losses.entropy,
+            temperature=self.sac.temperature,
+            fit_ms=1e3 * (time.perf_counter() - began),
+            message=message or problem,
+        )
+
+    def weights(self) -> Weights:
+        """What was learned by now, for actors and planners."""
+        arrays = {**self.sac.actor.net.arrays("actor"), **self.sac.critic.net.arrays("critic")}
+        return Weights(
+            kind=KIND,
+            task=self._task.name,
+            model_hash=self._task.model_hash,
+            version=self.version,
+            effective_step=self.last_step + 1,
+            arrays=arrays,
+        )
+
+    def _fit(self, rng: np.random.Generator) -> tuple[SacLosses | None, str]:
+        """Mean losses of an update; None, and why, where nothing was learned."""
+        if self.last_step + 1 < self.config.warmup:
+            return None, f"{self.last_step + 1} control periods, fewer than warmup = {self.config.warmup}"
+        if not len(self.buffer):
+            return None, "the replay buffer is empty: nothing to learn from"
+        usable = self._followed() if self.config.next_action == "played" else None
+        if usable is not None and not len(usable):
+            return None, f"none of {len(self.buffer)} transitions is followed by a next one: nothing to learn from"
+        kept = {name: vector.clone() for name, vector in self.sac.vectors().items()}
+        counts = {name: adam.steps for name, adam in self.sac.adams.items()}
+        total = np.zeros(len(dataclasses.fields(SacLosses)))
+        for batch, noise in self._batches(rng, usable):
+            total += dataclasses.astuple(self.sac.step(batch, noise))
+        finite = all(bool(torch.isfinite(vector).all()) for vector in self.sac.vectors().values())
+        if not (finite and np.isfinite(total).all()):
+            for name, vector in self.sac.vectors().items():
+                vector.copy_(kept[name])
+            for name, adam in self.sac.adams.items():
+                adam.steps = counts[name]
+            return None, "the fit gave numbers that are not finite: the weights before stay"
+        return SacLosses(*(total / self.config.gradient_steps)), ""
+
+    def _batches(
+        self, rng: np.random.Generator, usable: npt.NDArray[np.int64] | None
+    ) -> Iterator[tuple[Batch, torch.Tensor]]:
+        """Transitions and noise of each gradient step; transitions are drawn uniformly, with replacement."""
+        config, buffer = self.config, self.buffer
+        nu = self._task.model.nu
+        for start in range(0, config.gradient_steps, self.CHUNK):
+            steps = min(self.CHUNK, config.gradient_steps - start)
+            rows = steps * config.batch_size
+            indexes = buffer.sample(rng, rows) if usable is None else usable[rng.integers(len(usable), size=rows)]
+            observations = self._gain * buffer.take("observation", indexes)
+            actions = self._range.normalise(buffer.take("action", indexes))
+            inputs = _tensor(np.concatenate((observations, actions), axis=1))
+            rewards = _tensor(buffer.take("reward", indexes))
+            ahead = _tensor(self._gain * buffer.take("next_observation", indexes))
+            # Time limits are not the end: the value goes on behind them.
+            going_on = _tensor(~buffer.take("terminated", indexes))
+            played = None
+            if usable is not None:
+                played = _tensor(self._range.normalise(buffer.following_actions(indexes, 2)[:, 1]))
+            noise = _tensor(rng.standard_normal((steps, 2, config.batch_size, nu), dtype=np.float32))
+            for index in range(steps):
+                part = slice(index * config.batch_size, (index + 1) * config.batch_size)
+                next_action = None if played is None else played[part]
+                yield Batch(inputs[part], rewards[part], ahead[part], going_on[part], next_action), noise[index]
+
+    def _followed(self) -> npt.NDArray[np.int64]:
+        """Indexes of transitions whose target is known from the record alone: terminal, or another one follows."""
+        everything = np.arange(len(self.buffer))
+        known = np.array(self.buffer.take("terminated", everything))
+        step, episode = self.buffer.take("step", everything), self.buffer.take("episode", everything)
+        known[:-1] |= (step[1:] == step[:-1] + 1) & (episode[1:] == episode[:-1])
+        return np.flatnonzero(known)
+
+    # ---- saved and restored whole ----------------------------------------------------------
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint from which `restore` goes on exactly."""
+        arrays: dict[str, npt.NDArray[Any]] = {f"buffer.{name}": a for name, a in self.buffer.arrays().items()}
+        for prefix, net, vector in self._networks():
+            arrays.update(net.arrays(prefix, vector))
+        for name, vector in self._scalars().items():
+            arrays[name] = np.array(vector.numpy())
+        arrays["adam.steps"] = np.array([adam.steps for adam in self.sac.adams.values()], np.int64)
+        checkpoints.save(
+            path,
+            checkpoints.Checkpoint(
+                kind="sac",
+                task=self._task.name,
+                model_hash=self._task.model_hash,
+                config=self._settings(),
+                state={name: getattr(self, name) for name in (*_COUNTERS, "seed")},
+                arrays=arrays,
+            ),
+        )
+
+    def restore(self, path: Path) -> tuple[str, ...]:
+        """Go on from a checkpoint; returns warnings to pass on. Nothing changes if it raises.
+
+        Raises:
+            FileNotFoundError: No checkpoint there.
+            CheckpointError: It is damaged, of another task, model or layout.
+        """
+        found = checkpoints.load(
+            path, kind="sac", task=self._task.name, model_hash=self._task.model_hash, spec=self._spec()
+        )
+        warnings = list(found.warnings)
+        for name in (*_COUNTERS, "seed"):
+            value = found.state.get(name)
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise checkpoints.CheckpointError(f"checkpoint {path}: {name} is {value!r}, expected an integer")
+        arrays = found.arrays
+        try:
+            self.buffer.load({name[len("buffer.") :]: a for name, a in arrays.items() if name.startswith("buffer.")})
+        except ValueError as error:
+            raise checkpoints.CheckpointError(f"checkpoint {path}: {error}") from None
+        for name, now in {**self._settings(), "seed": self.seed}.items():
+            before = found.state["seed"] if name == "seed" else found.config.get(name)
+            if before != now:
+                warnings.append(f"{name} was {before} in the checkpoint and is {now} now")
+        for name in _COUNTERS:
+            setattr(self, name, found.state[name])
+        for prefix, net, vector in self._networks():
+            net.load(arrays, prefix, vector)
+        for name, vector in self._scalars().items():
+            vector.copy_(torch.tensor(arrays[name]))
+        for adam, steps in zip(self.sac.adams.values(), arrays["adam.steps"], strict=True):
+            adam.steps = int(steps)
+        return tuple(warnings)
+
+    def _networks(self) -> Iterator[tuple[str, Mlp, torch.Tensor]]:
+        """Name, layout and vector of everything that is laid out as a network."""
+        sac = self.sac
+        for name, net in (("actor", sac.actor.net), ("critic", sac.critic.net), ("target", sac.target.net)):
+            yield name, net, net.theta
+            if name in sac.adams:
+                yield f"adam.{name}.mean", net, sac.adams[name].mean
+                yield f"adam.{name}.square", net, sac.adams[name].square
+
+    def _scalars(self) -> dict[str, torch.Tensor]:
+        vectors = self.sac.vectors()
+        return {name: vectors[name] for name in vectors if name.endswith("temperature") or ".temperature." in name}
+
+    def _settings(self) -> dict[str, Any]:
+        parts = (("networks", self.networks), ("sac", self.config))
+        return {f"{part}.{name}": value for part, config in parts for name, value in flatten(config).items()}
+
+    def _spec(self) -> checkpoints.Spec:
+        single = np.dtype(np.float32)
+        layers = shapes(self.networks, self._task.observation_spec.size, self._task.model.nu)
+        out: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {}
+        for name, (dtype, shape) in self.buffer.spec().items():
+            out[f"buffer.{name}"] = (dtype, shape)
+        for prefix, _, _ in self._networks():
+            like = "actor" if "actor" in prefix else "critic"
+            for name, shape in layers.items():
+                part, _, rest = name.partition(".")
+                if part == like:
+                    out[f"{prefix}.{rest}"] = (single, tuple(shape))
+        for name in self._scalars():
+            out[name] = (single, (1,))
+        out["adam.steps"] = (np.dtype(np.int64), (len(self.sac.adams),))
+        return out
+
+    def _refuse(self, reason: str) -> bool:
+        self.transitions_refused += 1
+        self.message = reason
+        return False
+
+
+def _tensor(array: npt.NDArray[Any]) -> torch.Tensor:
+    """A float32 copy in torch's own aligned memory: results must not depend on where numpy put an array."""
+    return torch.tensor(array, dtype=torch.float32)
