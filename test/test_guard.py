@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from typing import Any
 
 import numpy as np
@@ -170,3 +171,41 @@ def test_any_error_of_a_driver_is_a_driver_error(probe: Probe, call: str) -> Non
         "read": Life.ACTIVE,
         "write": Life.ACTIVE,
     }.get(call, Life.CLOSED)
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_a_driver_that_would_end_the_thread_that_controls_is_a_driver_error(
+    guard: GuardedDriver, probe: Probe, kind: type[BaseException]
+) -> None:
+    """Else the thread would be gone without a word, and the robot with its last command."""
+    found: list[BaseException] = []
+
+    def control() -> None:
+        try:
+            guard.write(np.zeros(1))
+        except BaseException as error:  # noqa: BLE001  what comes out is what is tested
+            found.append(error)
+
+    def leave(action: FloatArray) -> None:
+        raise kind("enough")
+
+    probe.write = leave  # type: ignore[method-assign]
+    thread = threading.Thread(target=control)
+    thread.start()
+    thread.join()
+    assert isinstance(found[0], DriverError) and kind.__name__ in str(found[0])
+
+
+def test_ctrl_c_in_the_main_thread_stays_what_it_is(guard: GuardedDriver, probe: Probe) -> None:
+    def interrupted() -> RobotState:
+        raise KeyboardInterrupt
+
+    probe.read = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        guard.read()
+
+
+def test_a_status_that_is_no_mapping_is_a_driver_error(guard: GuardedDriver, probe: Probe) -> None:
+    probe.status = lambda: "well"  # type: ignore[method-assign,assignment,return-value]
+    with pytest.raises(DriverError, match="status returned str, not a mapping"):
+        guard.status()

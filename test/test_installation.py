@@ -19,18 +19,27 @@ import polo_ros
 from polo_ros import resources
 
 SOURCE = Path(__file__).resolve().parents[1]
-MESSAGES = ("LearnerStatus", "Plan", "PlannerStatus", "State", "Transition", "Weights")
-NODES = ("bridge", "learner", "monitor", "planner", "recorder")
+MESSAGES = ("Difference", "LearnerStatus", "Plan", "PlannerStatus", "State", "Transition", "Weights")
+NODES = ("bridge", "injector", "learner", "monitor", "planner", "recorder", "shadow")
 TASKS = {
+    "ant",
     "cartpole_swingup",
+    "claw",
+    "half_cheetah",
     "hand_reorient",
+    "hopper",
+    "humanoid",
     "humanoid_box",
     "humanoid_getup",
     "humanoid_getup_sparse",
     "humanoid_stand",
     "humanoid_walk",
+    "inverted_pendulum",
+    "pen",
     "point_mass_box",
     "point_mass_maze",
+    "swimmer",
+    "walker2d",
 }
 DRIVERS = {"bag", "mock", "mujoco", "ros2_control"}
 LIBRARIES = (
@@ -203,7 +212,7 @@ def test_missing_resource_is_named_with_what_is_there() -> None:
 
 
 def test_missing_executable_is_named_with_what_is_there() -> None:
-    with pytest.raises(FileNotFoundError, match=r"no executable 'bridg'.*executables: bridge, learner"):
+    with pytest.raises(FileNotFoundError, match=r"no executable 'bridg'.*executables: bridge, injector, learner"):
         resources.executable("bridg")
 
 

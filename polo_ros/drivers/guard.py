@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Mapping
 from enum import Enum, auto
 from typing import Any
@@ -132,8 +133,14 @@ class GuardedDriver(Driver):
         return self.driver.can_reset
 
     def status(self) -> Mapping[str, object]:
-        """As the driver's."""
-        found: Mapping[str, object] = self._call(self.driver.status)
+        """As the driver's.
+
+        Raises:
+            DriverError: It fails, or returns what is no mapping.
+        """
+        found = self._call(self.driver.status)
+        if not isinstance(found, Mapping):
+            raise DriverError(f"status returned {type(found).__name__}, not a mapping")
         return found
 
     def _call(self, method: Callable[..., Any], *args: Any) -> Any:
@@ -141,7 +148,9 @@ class GuardedDriver(Driver):
             return method(*args)
         except DriverError:
             raise
-        except Exception as error:  # a driver of others may fail in any way
+        except BaseException as error:  # a driver of others may fail in any way, and one that exits ends no control
+            if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+                raise  # somebody's Ctrl-C
             raise DriverError(f"{method.__name__} failed: {type(error).__name__}: {error}") from error
 
     @staticmethod
