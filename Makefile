@@ -22,7 +22,7 @@ session = task:=$(TASK) clock:=$(CLOCK) duration:=$(DURATION) seed:=$(SEED) \
 
 # What an installation is made of; folders too, since a deleted file changes only its folder's time.
 sources := setup.py pyproject.toml CMakeLists.txt package.xml requirements.txt requirements-dynamixel.txt \
-	requirements-hand.txt requirements-ros.txt \
+	requirements-gym.txt requirements-hand.txt requirements-ros.txt \
 	$(shell find polo_ros msg launch config models resource weights -name __pycache__ -prune -o -print)
 
 # Set by the ROS wheels in every Python process of an environment: ours must set it for itself.
@@ -47,8 +47,8 @@ $(BIN)/python:
 		f"Python 3.10, 3.11 or 3.12 needed, $(PYTHON) is {v.major}.{v.minor}; name another: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.requirements: requirements.txt requirements-dynamixel.txt requirements-hand.txt requirements-ros.txt \
-		requirements-build.txt requirements-dev.txt | $(BIN)/python
+$(VENV)/.requirements: requirements.txt requirements-dynamixel.txt requirements-gym.txt requirements-hand.txt \
+		requirements-ros.txt requirements-build.txt requirements-dev.txt | $(BIN)/python
 	@# The pip that Python 3.10 brings searches for versions for ever.
 	$(PIP) install --quiet pip==25.3
 	$(PIP) install --quiet -r requirements.txt -r requirements-build.txt -r requirements-dev.txt
@@ -77,7 +77,9 @@ format: env ## rewrite the sources in the project's style
 	$(BIN)/ruff format .
 
 test: lint ## everything that CI checks on one machine without ROS installed: lint and all tests
-	$(BIN)/pytest
+	@# A file's tests stay together: they share what is expensive. Sessions come last and have the machine to themselves.
+	$(BIN)/pytest -m "not alone" --numprocesses auto --maxprocesses 8 --dist loadfile
+	$(BIN)/pytest -m alone
 
 colcon: env ## build with colcon as on a ROS machine, and check what it installs
 	bash .ci/colcon $(VENV)

@@ -19,7 +19,9 @@ POLO = Path(sys.prefix) / "bin" / "polo"
 
 
 def environment(domain: int) -> dict[str, str]:
-    """The test's environment with a ROS domain of its own."""
+    """The test's environment with a ROS domain of its own; it must have the machine to itself as well."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        raise RuntimeError("a session beside other tests: mark the test with pytest.mark.alone")
     return {**os.environ, "ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import rclpy
@@ -20,6 +21,23 @@ from std_srvs.srv import Trigger
 
 from polo_ros.msg import LearnerStatus, Plan, PlannerStatus, State, Transition
 from polo_ros.nodes.base import DIAGNOSTICS, EVERY, LATCHED, LATEST
+
+PATIENCE = 40.0  # s
+
+
+@dataclass(frozen=True)
+class Attack:
+    """Something that a node must refuse.
+
+    Attributes:
+        counter: Name of the figure that counts it.
+        said: What its diagnostics say of it.
+        make: Prepares what is to be done, again and again.
+    """
+
+    counter: str
+    said: str
+    make: Callable[[Stranger], Callable[[], None]]
 
 
 class Stranger:
@@ -58,22 +76,33 @@ class Stranger:
         self.diagnostics.pop(node, None)
         return self.figures(node)
 
-    def refusal(self, node: str, counter: str, said: str, act: Callable[[], None]) -> None:
-        """Do `act` until it is counted and named in the node's diagnostics: a topic of depth 1 may drop one."""
-        before = int(self.figures(node)[counter])
-        acted = -math.inf
+    def refusals(self, attacks: Mapping[str, Sequence[Attack]]) -> set[tuple[str, str]]:
+        """Attack nodes side by side, by name; node and words of each refusal that was counted and named.
 
-        def refused() -> bool:
-            nonlocal acted
-            if time.monotonic() - acted > 0.5:
-                act()
-                acted = time.monotonic()
-            figures = self.figures(node)
-            return int(figures[counter]) > before and said in figures["last_refused"]
+        Diagnostics come once a second and name the last refusal only: a node is attacked in one way at a time.
+        """
+        found: set[tuple[str, str]] = set()
+        going = [self._attack(node, sequence, found) for node, sequence in attacks.items()]
+        while going:
+            going = [one for one in going if next(one, "over") is None]
+            self.executor.spin_once(timeout_sec=0.05)
+        return found
 
-        self.until(refused, f"{node}: {counter} ({said})")
+    def _attack(self, node: str, attacks: Sequence[Attack], refused: set[tuple[str, str]]) -> Iterator[None]:
+        """Attack a node in one way after the other; goes on each time that it is asked to."""
+        for attack in attacks:
+            act, acted, begun = attack.make(self), -math.inf, time.monotonic()
+            before = int(self.figures(node)[attack.counter])
+            while (node, attack.said) not in refused and time.monotonic() < begun + PATIENCE:
+                if time.monotonic() - acted > 0.5:  # again and again: a topic of depth 1 may drop one
+                    act()
+                    acted = time.monotonic()
+                yield
+                figures = self.figures(node)
+                if int(figures[attack.counter]) > before and attack.said in figures["last_refused"]:
+                    refused.add((node, attack.said))
 
-    def until(self, condition: Callable[[], bool], what: str, timeout: float = 40.0) -> None:
+    def until(self, condition: Callable[[], bool], what: str, timeout: float = PATIENCE) -> None:
         limit = time.monotonic() + timeout
         while not condition():
             assert time.monotonic() < limit, f"{what} did not happen within {timeout} s"

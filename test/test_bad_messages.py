@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from session_runs import POLO, environment, session, transitions, wait_until
-from strangers import Stranger, stranger
+from strangers import Attack, Stranger, stranger
 
 from polo_ros import tasks
 from polo_ros.agents.polo import PoloConfig
@@ -20,6 +20,8 @@ from polo_ros.learning.value_ensemble import ValueEnsemble
 from polo_ros.learning.weights import digest
 from polo_ros.msg import Plan, State, Transition, Weights
 from polo_ros.nodes.base import EVERY, LATCHED, LATEST
+from polo_ros.replay.bag_reader import BagReader
+from polo_ros.replay.bag_types import PLANNER_STATUS
 from polo_ros.session.config import for_task
 
 TASK = "cartpole_swingup"
@@ -56,44 +58,28 @@ def _later(field: str, by: int) -> Callable[[Any], None]:
     return lambda message: setattr(message, field, getattr(message, field) + by)
 
 
-def spoilt(other: Stranger, topic: str, kind: type, qos: Any, spoil: Callable[[Any], None]) -> Callable[[], None]:
-    """Publishes the newest message of a topic again, spoilt."""
-    publisher = other.publisher(topic, kind, qos, 2)
-    message = other.newest_of(topic)
-    spoil(message)
-    return lambda: publisher.publish(message)
-
-
-@pytest.mark.parametrize(
-    ("spoil", "said"),
-    [
-        (lambda m: _nan(m, "actions"), "actions contains values that are not finite"),
-        (lambda m: _short(m, "actions"), "actions has 49 entries, expected 50"),
-        (_set("model_hash", "0123456789abcdef"), "model_hash '0123456789abcdef' is not that of task"),
-        (_set("dt", 0.01), "dt is 0.01 s, expected 0.02 s"),
-        (_set("nu", 2), "nu is 2, expected 1"),
-        (_set("horizon", 0), "horizon is 0, expected at least 1"),
-        (_later("episode", 7), "made for episode"),
-        (_later("state_step", 10**6), "takes effect at step"),
-    ],
+PLANS = (
+    (lambda m: _nan(m, "actions"), "actions contains values that are not finite"),
+    (lambda m: _short(m, "actions"), "actions has 49 entries, expected 50"),
+    (_set("model_hash", "0123456789abcdef"), "model_hash '0123456789abcdef' is not that of task"),
+    (_set("dt", 0.01), "dt is 0.01 s, expected 0.02 s"),
+    (_set("nu", 2), "nu is 2, expected 1"),
+    (_set("horizon", 0), "horizon is 0, expected at least 1"),
+    (_later("episode", 7), "made for episode"),
+    (_later("state_step", 10**6), "takes effect at step"),
 )
-def test_a_plan_that_is_wrong_is_refused_by_name_and_counted(attacked, spoil, said) -> None:
-    other, _ = attacked
-    other.refusal("bridge", "plans_refused", said, spoilt(other, "plan", Plan, LATEST, spoil))
-
-
-@pytest.mark.parametrize(
-    ("spoil", "said"),
-    [
-        (lambda m: _nan(m, "qpos"), "qpos contains values that are not finite"),
-        (lambda m: _short(m, "qvel"), "qvel has 1 entries, expected 2"),
-        (_set("act", array.array("d", [0.0])), "act has 1 entries, expected 0"),
-        (_set("model_hash", ""), "model_hash '' is not that of task"),
-    ],
+STATES = (
+    (lambda m: _nan(m, "qpos"), "qpos contains values that are not finite"),
+    (lambda m: _short(m, "qvel"), "qvel has 1 entries, expected 2"),
+    (_set("act", array.array("d", [0.0])), "act has 1 entries, expected 0"),
+    (_set("model_hash", ""), "model_hash '' is not that of task"),
 )
-def test_a_state_that_is_wrong_is_refused_by_name_and_counted(attacked, spoil, said) -> None:
-    other, _ = attacked
-    other.refusal("planner", "states_refused", said, spoilt(other, "state", State, LATEST, spoil))
+TRANSITIONS = (
+    (lambda m: _nan(m, "observation"), "observation contains values that are not finite"),
+    (lambda m: _short(m, "action"), "action has 0 entries, expected 1"),
+    (_set("reward", float("inf")), "reward is inf, expected a finite number"),
+    (_set("model_hash", "0" * 16), "model_hash '0000000000000000' is not that of task"),
+)
 
 
 def _weights(change: Callable[[dict[str, Any]], None] = lambda _: None) -> Weights:
@@ -130,41 +116,83 @@ def _changed(**fields: Any) -> Weights:
     return message
 
 
-@pytest.mark.parametrize(
-    ("make", "said"),
-    [
-        (lambda: _weights(_poison), "weights 'learned.0.weight' contain values that are not finite"),
-        (lambda: _weights(_reshape), "weights 'obs_mean' have shape"),
-        (lambda: _weights(lambda arrays: arrays.pop("obs_std")), "missing ['obs_std']"),
-        (lambda: _changed(kind="policy"), "weights are of kind 'policy', expected 'value_ensemble'"),
-        (lambda: _changed(task="humanoid_getup"), "learned for task 'humanoid_getup'"),
-        (lambda: _changed(model_hash="0" * 16), "model '0000000000000000'"),
-        (lambda: _changed(digest="0" * 64), "digest does not match"),
-        (
-            lambda: _changed(data=array.array("B", b"not safetensors"), digest=digest(b"not safetensors")),
-            "not a safetensors file",
-        ),
-    ],
+WEIGHTS = (
+    (lambda: _weights(_poison), "weights 'learned.0.weight' contain values that are not finite"),
+    (lambda: _weights(_reshape), "weights 'obs_mean' have shape"),
+    (lambda: _weights(lambda arrays: arrays.pop("obs_std")), "missing ['obs_std']"),
+    (lambda: _changed(kind="policy"), "weights are of kind 'policy', expected 'value_ensemble'"),
+    (lambda: _changed(task="humanoid_getup"), "learned for task 'humanoid_getup'"),
+    (lambda: _changed(model_hash="0" * 16), "model '0000000000000000'"),
+    (lambda: _changed(digest="0" * 64), "digest does not match"),
+    (
+        lambda: _changed(data=array.array("B", b"not safetensors"), digest=digest(b"not safetensors")),
+        "not a safetensors file",
+    ),
 )
-def test_weights_that_are_wrong_are_refused_and_counted_and_never_used(attacked, make, said) -> None:
-    other, _ = attacked
-    publisher = other.publisher("weights", Weights, LATCHED, 2)
-    other.refusal("planner", "weights_refused", said, lambda: publisher.publish(make()))
-    assert other.newest_of("planner/status").weights_version < 10**6
 
 
-@pytest.mark.parametrize(
-    ("spoil", "said"),
-    [
-        (lambda m: _nan(m, "observation"), "observation contains values that are not finite"),
-        (lambda m: _short(m, "action"), "action has 0 entries, expected 1"),
-        (_set("reward", float("inf")), "reward is inf, expected a finite number"),
-        (_set("model_hash", "0" * 16), "model_hash '0000000000000000' is not that of task"),
-    ],
-)
-def test_a_transition_that_is_wrong_is_refused_and_counted(attacked, spoil, said) -> None:
+@pytest.fixture(scope="module")
+def refused(attacked: tuple[Stranger, Path]) -> set[tuple[str, str]]:
+    """Node and words of every refusal that was counted and named, of all the messages above."""
+
+    def spoilt(topic: str, kind: type, qos: Any, spoil: Callable[[Any], None]) -> Callable[[Stranger], Callable]:
+        """Publishes the newest message of a topic again, spoilt."""
+
+        def make(other: Stranger) -> Callable[[], None]:
+            publisher = other.publisher(topic, kind, qos, 2)
+            message = other.newest_of(topic)
+            spoil(message)
+            return lambda: publisher.publish(message)
+
+        return make
+
+    def false(make: Callable[[], Weights]) -> Callable[[Stranger], Callable]:
+        return lambda other: lambda: other.publisher("weights", Weights, LATCHED, 2).publish(make())
+
     other, _ = attacked
-    other.refusal("learner", "transitions_refused", said, spoilt(other, "transition", Transition, EVERY, spoil))
+    plans = [Attack("plans_refused", said, spoilt("plan", Plan, LATEST, spoil)) for spoil, said in PLANS]
+    states = [Attack("states_refused", said, spoilt("state", State, LATEST, spoil)) for spoil, said in STATES]
+    weights = [Attack("weights_refused", said, false(make)) for make, said in WEIGHTS]
+    seen = [
+        Attack("transitions_refused", said, spoilt("transition", Transition, EVERY, spoil))
+        for spoil, said in TRANSITIONS
+    ]
+    return other.refusals({"bridge": plans, "planner": [*states, *weights], "learner": seen})
+
+
+@pytest.mark.parametrize("said", [said for _, said in PLANS])
+def test_a_plan_that_is_wrong_is_refused_by_name_and_counted(refused, said) -> None:
+    assert ("bridge", said) in refused
+
+
+@pytest.mark.parametrize("said", [said for _, said in STATES])
+def test_a_state_that_is_wrong_is_refused_by_name_and_counted(refused, said) -> None:
+    assert ("planner", said) in refused
+
+
+@pytest.mark.parametrize("said", [said for _, said in WEIGHTS])
+def test_weights_that_are_wrong_are_refused_and_counted(refused, said) -> None:
+    assert ("planner", said) in refused
+
+
+def test_weights_that_are_wrong_are_never_used(attacked, refused) -> None:
+    other, run_dir = attacked
+    newest = other.newest_of("planner/status").plan_id
+    used: dict[int, int] = {}
+
+    def is_recorded() -> bool:
+        used.update(
+            (m.plan_id, m.weights_version) for _, m in BagReader(run_dir / "bag").decoded(types=[PLANNER_STATUS])
+        )
+        return newest in used
+
+    wait_until(is_recorded, 20.0, "recording")
+    assert max(used.values()) < 10**6
+
+
+@pytest.mark.parametrize("said", [said for _, said in TRANSITIONS])
+def test_a_transition_that_is_wrong_is_refused_and_counted(refused, said) -> None:
+    assert ("learner", said) in refused
 
 
 @pytest.mark.parametrize(
@@ -236,7 +264,7 @@ def test_none_of_this_cost_control_or_data(attacked) -> None:
 )
 def test_a_launch_argument_that_is_wrong_ends_the_session_with_what_would_be_right(tmp_path, argument, said) -> None:
     done = subprocess.run(
-        [str(POLO), "launch", "sim", f"run_dir:={tmp_path}", argument],
+        [str(POLO), "launch", "sim", f"run_dir:={tmp_path}", "learner:=false", argument],
         env=environment(DOMAIN + 1),
         capture_output=True,
         text=True,

@@ -176,6 +176,15 @@ def test_an_instance_is_checked_when_it_is_made():
         "humanoid_walk",
         "point_mass_box",
         "point_mass_maze",
+        "ant",
+        "claw",
+        "half_cheetah",
+        "hopper",
+        "humanoid",
+        "inverted_pendulum",
+        "pen",
+        "swimmer",
+        "walker2d",
     ],
 )
 def test_every_task_has_a_file_of_settings(name):

@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib.figure
 import numpy as np
 import pytest
 from PIL import Image
 from plugin_packages import install
+from toy_experiment.toys import Single, Toy
 
 from polo_ros import tasks
 from polo_ros.agents.polo import PoloConfig
@@ -25,11 +25,12 @@ from polo_ros.cli import main
 from polo_ros.config import replace
 from polo_ros.experiments import agents, comparison, registry
 from polo_ros.experiments.agents import settings_of
-from polo_ros.experiments.base import Claim, Experiment, Outcomes, Trial, Workplace, plain
+from polo_ros.experiments.base import Experiment, Outcomes, Trial, Workplace, plain
 from polo_ros.experiments.runner import TrialFailed, reproduce
 from polo_ros.tasks.humanoid_walk import HumanoidWalk
 
 HERE = str(Path(__file__).parent)
+DOMAIN = "160"
 LEARNING = {
     "task": "short_getup",
     "steps": 120,
@@ -44,61 +45,6 @@ LEARNING = {
         "value.hidden": 8,
     },
 }
-
-
-class Toy(Experiment):
-    """One trial a seed, and one that sums them up."""
-
-    name = "toy"
-    paper = "nobody, figure 0"
-    question = "does it work?"
-    default_seeds = 2
-
-    def __init__(self, numbers: Mapping[int, float] | None = None, factor: float = 2.0) -> None:
-        self.numbers = numbers or {}
-        self.factor = factor
-
-    def trials(self, budget: str, seeds: int) -> list[Trial]:
-        drawn = [
-            Trial(
-                f"draw-{seed}", "toy_experiment.jobs:draw", {"number": self.numbers.get(seed, seed)}, facts={"s": seed}
-            )
-            for seed in range(1, seeds + 1)
-        ]
-        needs = tuple(trial.name for trial in drawn)
-        return [*drawn, Trial("total", "toy_experiment.jobs:total", {"factor": self.factor}, needs)]
-
-    def claims(self, outcomes: Outcomes) -> list[Claim]:
-        total = outcomes.numbers["total"]["number"]
-        return [
-            Claim("the total is 6", np.bool_(total == 6.0), {"total": np.float64(total), "none": np.nan}),
-            Claim("pigs fly", False, {}),
-        ]
-
-    def draw(self, outcomes: Outcomes, figure: matplotlib.figure.Figure) -> None:
-        figure.subplots().plot(outcomes.arrays("draw-1")["curve"])
-
-    def extras(self, outcomes: Outcomes) -> Mapping[str, Path]:
-        return {"first.txt": outcomes.folders["draw-1"] / "note.txt"}
-
-
-class Single(Toy):
-    """One trial of a job and settings."""
-
-    def __init__(self, job: str, settings: Mapping[str, Any]) -> None:
-        self.trial = Trial("one", job, settings)
-
-    def trials(self, budget: str, seeds: int) -> list[Trial]:
-        return [self.trial]
-
-    def claims(self, outcomes: Outcomes) -> list[Claim]:
-        return []
-
-    def draw(self, outcomes: Outcomes, figure: matplotlib.figure.Figure) -> None:
-        pass
-
-    def extras(self, outcomes: Outcomes) -> Mapping[str, Path]:
-        return {}
 
 
 @pytest.fixture(autouse=True)
@@ -231,29 +177,41 @@ def test_a_trial_runs_the_code_of_its_runner(tmp_path: Path, monkeypatch: pytest
     assert len(list(Path("trials").glob("one-*/outcome.json"))) == 1
 
 
-def test_a_trial_ends_when_nobody_waits_for_it_any_more(tmp_path: Path) -> None:
-    order = {"job": "toy_experiment.jobs:linger", "settings": {}, "needs": {}}
-    (tmp_path / "order.json").write_text(json.dumps(order))
-    starter = (
-        "import subprocess, sys; subprocess.run([sys.executable, '-m', 'polo_ros.experiments.runner', sys.argv[1]])"
+def test_each_trial_has_a_process_of_its_own(tmp_path: Path) -> None:
+    """What one leaves in memory, the next does not find."""
+
+    class Two(Single):
+        def trials(self, budget: str, seeds: int) -> list[Trial]:
+            return [Trial(name, "toy_experiment.jobs:remember", {"name": name}) for name in ("one", "other")]
+
+    results = run(tmp_path, Two("", {}), jobs=1)
+    assert [trial["numbers"] for trial in results["trials"]] == [{"calls": 1}] * 2
+
+
+def test_trials_and_what_they_have_started_end_with_their_runner(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path; from polo_ros.experiments import runner; from toy_experiment.toys import Single\n"
+        "single = Single('toy_experiment.jobs:linger', {})\n"
+        "runner.reproduce(single, budget='full', seeds=1, folder=Path('toy'), store=Path('trials'))"
     )
-    with subprocess.Popen([sys.executable, "-c", starter, str(tmp_path)], stderr=subprocess.DEVNULL) as parent:
-        wait_for(lambda: (tmp_path / "progress").exists())
-        parent.kill()
-
-    def is_free() -> bool:
-        with open(tmp_path / "lock") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-        return True
-
-    wait_for(is_free)
-    assert not (tmp_path / "outcome.json").exists()
+    with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path) as runner:
+        wait_for(lambda: bool(list(tmp_path.glob("trials/*/progress"))))
+        (trial,) = tmp_path.glob("trials/*")
+        pids = [int((trial / name).read_text()) for name in ("lock", "started")]
+        assert all(is_running(pid) for pid in pids)
+        runner.kill()
+    wait_for(lambda: not any(is_running(pid) for pid in pids))
+    assert not (trial / "outcome.json").exists()
 
 
-def wait_for(happened: Callable[[], bool], patience_s: float = 30.0) -> None:
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_for(happened: Callable[[], bool], patience_s: float = 60.0) -> None:
     end = time.monotonic() + patience_s
     while not happened():
         assert time.monotonic() < end, "it did not happen"
@@ -282,6 +240,18 @@ def learned(folder: Path, results: dict[str, Any]) -> tuple[dict[str, Any], byte
     with np.load(trial / "arrays.npz") as arrays:
         found = {name: arrays[name].tobytes() for name in arrays.files}
     return results["trials"][0]["numbers"], (trial / "weights.safetensors").read_bytes(), found
+
+
+def test_a_trial_gives_the_bits_of_a_call(
+    tmp_path: Path, toy_package: None, monkeypatch: pytest.MonkeyPatch, uninterrupted: Any
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path / "packages")
+    numbers, weights, arrays = uninterrupted()
+    called = agents.learn(LEARNING, Workplace(tmp_path, {}, lambda done, words: None))
+    assert plain({**called, "saves": numbers["saves"]}) == numbers
+    assert (tmp_path / "weights.safetensors").read_bytes() == weights
+    with np.load(tmp_path / "arrays.npz") as found:
+        assert {name: found[name].tobytes() for name in found.files} == arrays
 
 
 @pytest.mark.parametrize(
@@ -382,10 +352,18 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("reproduce")
 
 
-@pytest.mark.parametrize("name", registry.names())
+def measures_time(name: str) -> bool:
+    return any(trial.exclusive for trial in registry.get(name).trials("small", 1))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.alone if measures_time(name) else ()) for name in registry.names()],
+)
 def test_a_small_budget_says_of_each_claim_whether_it_holds(
-    name: str, shared: Path, capsys: pytest.CaptureFixture[str]
+    name: str, shared: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("ROS_DOMAIN_ID", DOMAIN)
     folder = shared / name
     assert main(["reproduce", name, "--budget", "small", "--seeds", "1", "--folder", str(folder)]) == 0
     lines = capsys.readouterr().out.splitlines()

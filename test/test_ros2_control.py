@@ -20,7 +20,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rclpy.context import Context
 from sensor_msgs.msg import JointState
-from session_runs import session, transitions
 
 from polo_ros import drivers, tasks
 from polo_ros.drivers.actuation import actuation
@@ -741,8 +740,11 @@ class TestContract(DriverConformance):
 # ---- a session -----------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 def test_a_session_on_a_robot_ends_with_a_stop(tmp_path: Path) -> None:
     """By a signal, after which nothing can be said in the ROS of the bridge."""
+    from session_runs import session, transitions
+
     config = tmp_path / "robot.yaml"
     config.write_text(
         "/**: {ros__parameters: {ros2_control: {max_state_age: 2.0, connect_timeout: 60.0, stop_timeout: 3.0}}}\n"

@@ -8,12 +8,13 @@ import hashlib
 import importlib
 import json
 import os
+import resource
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import numpy as np
 
 from polo_ros import __version__
 from polo_ros.experiments.base import BUDGETS, Claim, Experiment, Outcomes, Trial, Workplace, plain
+from polo_ros.experiments.nursery import Nursery, hatch
 from polo_ros.process import prepare
 
 POLL = 0.2  # s
@@ -117,14 +119,12 @@ def reproduce(
 
 def versions() -> dict[str, str]:
     """What the numbers depend on beside the settings."""
-    import torch
-
     return {
         "polo_ros": __version__,
         "python": ".".join(map(str, sys.version_info[:3])),
         "mujoco": mujoco.__version__,
         "numpy": np.__version__,
-        "torch": torch.__version__,
+        "torch": version("torch"),  # which takes seconds to import
     }
 
 
@@ -148,7 +148,6 @@ def draw(experiment: Experiment, outcomes: Outcomes, claims: list[Claim], path: 
 @dataclass
 class _Running:
     trial: Trial
-    process: subprocess.Popen[bytes]
     began: float
 
 
@@ -172,15 +171,12 @@ class _Trials:
         self._done = {name for name in self._trials if self._is_done(name)}
         if self._done:
             self._report(f"{len(self._done)} of {len(self._trials)} trials are there already")
-        try:
-            while len(self._done) < len(self._trials):
-                self._start()
-                time.sleep(POLL)
-                self._collect()
-        finally:
-            for running in self._running.values():
-                running.process.kill()
-                running.process.wait()
+        if len(self._done) < len(self._trials):
+            self._store.mkdir(parents=True, exist_ok=True)
+            with Nursery("polo_ros.experiments.runner", self._store) as nursery:
+                while len(self._done) < len(self._trials):
+                    self._start(nursery)
+                    self._collect(nursery.ended(POLL))
 
     def folder(self, name: str) -> Path:
         """Where a trial works and leaves its outcome."""
@@ -198,7 +194,7 @@ class _Trials:
     def _is_done(self, name: str) -> bool:
         return _has_outcome(self.folder(name))
 
-    def _start(self) -> None:
+    def _start(self, nursery: Nursery) -> None:
         ready = [
             trial
             for name, trial in self._trials.items()
@@ -217,31 +213,24 @@ class _Trials:
                 "needs": {need: str(self.folder(need).resolve()) for need in trial.needs},
             }
             _write(folder / "order.json", json.dumps(order, indent=1) + "\n")
-            with open(folder / "log", "ab") as log:
-                process = subprocess.Popen(
-                    [sys.executable, "-m", "polo_ros.experiments.runner", str(folder.resolve())],
-                    # Python looks for modules in its current folder first: a checkout's may be other than ours.
-                    cwd=folder,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                )
-            self._running[trial.name] = _Running(trial, process, time.monotonic())
+            nursery.start(folder.resolve(), _job(trial.job)[0])
+            self._running[trial.name] = _Running(trial, time.monotonic())
 
     def _weight(self, name: str) -> float:
         """Expected time from the start of a trial to the end of the longest chain that waits for it."""
         waiting = [self._weight(other.name) for other in self._trials.values() if name in other.needs]
         return self._trials[name].cost + max(waiting, default=0.0)
 
-    def _collect(self) -> None:
+    def _collect(self, ended: dict[Path, int]) -> None:
         for name, running in list(self._running.items()):
-            if running.process.poll() is None:
+            code = ended.get(self.folder(name).resolve())
+            if code is None:
                 self._report(f"{len(self._done)}/{len(self._trials)} {name}: {self._said(name)}")
                 continue
             del self._running[name]
-            if running.process.returncode or not self._is_done(name):
+            if code or not self._is_done(name):
                 log = (self.folder(name) / "log").read_text(encoding="utf-8", errors="replace")
-                raise TrialFailed(f"trial '{name}' failed (exit code {running.process.returncode}):\n{log[-3000:]}")
+                raise TrialFailed(f"trial '{name}' failed (exit code {code}):\n{log[-3000:]}")
             self._done.add(name)
             took = time.monotonic() - running.began
             self._report(f"{len(self._done)}/{len(self._trials)} {name}: done in {took:.0f} s")
@@ -290,9 +279,8 @@ def _has_outcome(folder: Path) -> bool:
 def _work(folder: Path) -> None:
     prepare()
     order = json.loads((folder / "order.json").read_text(encoding="utf-8"))
-    module, _, function = order["job"].partition(":")
-    place = module if "." in module else f"polo_ros.experiments.{module}"
-    job = getattr(importlib.import_module(place), function)
+    module, function = _job(order["job"])
+    job = getattr(importlib.import_module(module), function)
 
     parent = os.getppid()
 
@@ -316,9 +304,16 @@ def _work(folder: Path) -> None:
     _write(folder / "outcome.json", json.dumps(outcome, indent=1) + "\n")
 
 
+def _job(job: str) -> tuple[str, str]:
+    """Module and function of a trial's job."""
+    module, _, function = job.partition(":")
+    return module if "." in module else f"polo_ros.experiments.{module}", function
+
+
 def _cpu_s() -> float:
     """Processor time of this process and of those that it has started and seen end, s."""
-    return sum(os.times()[:4])
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def _write(path: Path, text: str) -> None:
@@ -329,7 +324,8 @@ def _write(path: Path, text: str) -> None:
 
 
 if __name__ == "__main__":
+    prepare()
     try:
-        work(Path(sys.argv[1]))
+        work(hatch(int(sys.argv[1])))
     except (Busy, Orphaned) as error:
         sys.exit(str(error))

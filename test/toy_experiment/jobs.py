@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -31,7 +33,18 @@ def fail(settings: dict[str, Any], workplace: Workplace) -> dict[str, Any]:
 
 
 def linger(settings: dict[str, Any], workplace: Workplace) -> dict[str, Any]:
-    """Never ends by itself."""
-    while True:
-        workplace.progress(0.0, "still here")
-        time.sleep(0.05)
+    """Never ends by itself, nor does what it has started."""
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as other:
+        (workplace.folder / "started").write_text(str(other.pid))
+        while True:
+            workplace.progress(0.0, "still here")
+            time.sleep(0.05)
+
+
+CALLS: list[str] = []
+
+
+def remember(settings: dict[str, Any], workplace: Workplace) -> dict[str, Any]:
+    """How often it was called in this process."""
+    CALLS.append(settings["name"])
+    return {"calls": len(CALLS)}
