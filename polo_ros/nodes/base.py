@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import rclpy
@@ -373,6 +374,21 @@ def spin(make: Callable[[], PoloNode], args: Sequence[str] | None = None, backgr
         return _spin(make, args)
 
 
+def _serve(executor: SingleThreadedExecutor, node: PoloNode) -> None:
+    """Spin; a /clock below 0, which rclpy raises about, is refused as any other message that cannot be."""
+    while True:
+        try:
+            executor.spin()
+        except ValueError as error:
+            if not any(
+                Path(frame.filename).name == "time_source.py" for frame in traceback.extract_tb(error.__traceback__)
+            ):
+                raise
+            node.refuse("clock_refused", f"/clock refused: {error}")
+        else:
+            return
+
+
 def _spin(make: Callable[[], PoloNode], args: Sequence[str] | None) -> int:
     rclpy.init(args=args)
     node = None
@@ -381,7 +397,7 @@ def _spin(make: Callable[[], PoloNode], args: Sequence[str] | None) -> int:
         node = make()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        executor.spin()
+        _serve(executor, node)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except RuntimeError:

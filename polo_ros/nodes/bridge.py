@@ -54,7 +54,7 @@ class Bridge(PoloNode):
     def __init__(self) -> None:
         super().__init__("bridge")
         self.settings = self.declare(BridgeConfig())
-        self.counts.update(safe_stops=0, plans_refused=0, driver_errors=0, overruns=0)
+        self.counts.update(safe_stops=0, plans_refused=0, statuses_refused=0, driver_errors=0, overruns=0)
         self._driver_settings = self.declare(drivers.settings(self.settings.driver))
         self.refuse_unknown(OTHERS, self.settings.driver)
         self._thread: threading.Thread | None = None
@@ -206,7 +206,9 @@ class Bridge(PoloNode):
             self.destroy_subscription(self._status_subscription)
             return
         self._planner_met = True
-        if message.plan_id:
+        if message.step > convert.MAX_STEP or message.episode > convert.MAX_EPISODE:
+            self.refuse("statuses_refused", f"planner status refused: step {message.step}, episode {message.episode}")
+        elif message.plan_id:
             self._seen = (message.step, message.episode)
 
     def _answer(self, response: Trigger.Response, reason: str, done: str) -> Trigger.Response:
@@ -347,7 +349,8 @@ class Bridge(PoloNode):
         topic = self.resolve_topic_name("transition")
         while not self._stopping:
             missing = wanted - {info.node_name for info in self.get_subscriptions_info_by_topic(topic)}
-            if not missing:
+            # A node is in the graph before its subscription is matched; what is published before that it never gets.
+            if not missing and self._transition_publisher.get_subscription_count() >= len(wanted):
                 break
             if time.monotonic() > limit:
                 self.get_logger().warning(

@@ -24,6 +24,9 @@ from polo_ros.safety.timeline import TimedPlan
 from polo_ros.session.loop import RobotLoop, Sample, finite
 from polo_ros.tasks.base import FloatArray, Task
 
+MAX_STEP = 2**53  # beyond it not even a float64 counts on
+MAX_EPISODE = 2**31  # half of what an uint32 holds
+
 
 class MessageError(ValueError):
     """A message that must not be used; the text names the field, its value and what would be right."""
@@ -64,6 +67,12 @@ def _same_model(found: str, task: Task) -> None:
         raise MessageError(f"model_hash '{found}' is not that of task '{task.name}', '{task.model_hash}'")
 
 
+def _possible(step: int) -> None:
+    """Raise MessageError for a step that no session reaches, and that what is counted on from it would overflow."""
+    if step > MAX_STEP:
+        raise MessageError(f"step is {step}, expected at most {MAX_STEP}")
+
+
 def state_message(sample: Sample, task: Task) -> StateMsg:
     """A State for the robot as sensed."""
     message = StateMsg(
@@ -84,6 +93,7 @@ def state_message(sample: Sample, task: Task) -> StateMsg:
 def state_vector(message: StateMsg, task: Task) -> FloatArray:
     """The physics state (nstate,) in a State. Raises MessageError."""
     _same_model(message.model_hash, task)
+    _possible(message.step)
     model = task.model
     return task.pack(
         seconds(message.header.stamp),
@@ -176,6 +186,7 @@ def transition_message(transition: Transition, task: Task) -> TransitionMsg:
 def transition(message: TransitionMsg, task: Task) -> Transition:
     """What a Transition message says. Raises MessageError."""
     _same_model(message.model_hash, task)
+    _possible(message.step)
     model, nobs = task.model, task.observation_spec.size
     result = Transition(
         step=message.step,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -92,6 +92,8 @@ class RobotLoop:
         self._versions: dict[int, int] = {}
         self._period: tuple[Sample, PlayedAction, Verdict]
         self._written: deque[FloatArray] = deque(maxlen=self.REMEMBERED)  # in this episode, the newest last
+        # s, session time at the start of the last periods, by their steps: late periods last longer than they should.
+        self._times: dict[int, float] = {}
 
     def start(self, step: int = 0, episode: int = 0) -> None:
         """Begin at control period `step` and `episode`; a later start than 0 resumes a session."""
@@ -102,6 +104,7 @@ class RobotLoop:
         if self.verification is not None:
             self.verification.reset()
         self._versions.clear()
+        self._times.clear()
         self._written.clear()
         if self.driver.can_reset:
             self.driver.reset(episode)
@@ -154,13 +157,30 @@ class RobotLoop:
 
     def play(self, before: Sample) -> None:
         """Write this period's action, or the safe stop. Raises DriverError."""
-        played = self.timeline.action(self.step)
+        played = self._fresh(self.timeline.action(self.step), before)
         self.supervisor.watch(self.step, before.state, before.robot.age, self._foreseen(before))
         verdict = self.supervisor.check(played.action, played.reason, before.pending)
         self.reason, self.plan_age = verdict.reason, played.age
         self.driver.write(verdict.action)
         self._written.append(verdict.action)
         self._period = before, played, verdict
+
+    def _fresh(self, played: PlayedAction, before: Sample) -> PlayedAction:
+        """`played`, or why not: by the robot's own time its state may be older than its steps say.
+
+        Periods that came late, a driver that blocked, a process that stood still: steps do not count them.
+        """
+        now = float(before.state[0])
+        self._times[before.step] = now
+        while len(self._times) > self.REMEMBERED:
+            self._times.pop(next(iter(self._times)))
+        allowed = self.timeline.max_plan_age
+        age = now - self._times.get(played.state_step, now)
+        # Its steps were counted already; half a period is for the jitter of states.
+        if played.action is None or age <= allowed + 0.5 * self.task.control_dt:
+            return played
+        reason = f"plan too old: {age:.3f} s, allowed {allowed:.3f} s"
+        return replace(played, action=None, reason=reason, age=age)
 
     def _foreseen(self, before: Sample) -> str:
         """What the plan would do that it must not."""
