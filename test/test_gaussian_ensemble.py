@@ -31,10 +31,14 @@ def test_defaults_are_those_of_loop():
     assert (prediction.propagation, prediction.particles) == ("tsinf", 4 * 5)
 
 
-@pytest.mark.parametrize("changes", [{"members": 2, "elites": 3}, {"log_var_min": 1.0}, {"hidden": 0}])
+@pytest.mark.parametrize("changes", [{"log_var_min": -1.0, "log_var_max": -1.0}, {"elites": 0}, {"hidden": 0}])
 def test_settings_that_cannot_be_are_refused(changes):
-    with pytest.raises(ValueError, match=r"elites = 3 is above members = 2|log_var_min = 1.0|hidden = 0"):
+    with pytest.raises(ValueError, match=r"log_var_min = -1.0 is not below|elites = 0|hidden = 0"):
         EnsembleConfig(**changes)
+
+
+def test_there_are_no_more_elites_than_members():
+    assert (EnsembleConfig(members=2).used, EnsembleConfig().used) == (2, 5)
 
 
 @given(

@@ -514,7 +514,7 @@ def test_candidates_fill_the_time_until_the_deadline(rollouts, budget, call):
 def test_a_deadline_with_time_to_spare_costs_one_rollout_more():
     plan, dynamics, _ = timed(120, 1.2)
     assert plan.rollouts == 120
-    assert dynamics.batches == [8, 112]
+    assert dynamics.batches == [15, 105]
 
 
 @pytest.mark.parametrize(("budget", "least"), [(0.3, 0.2), (0.5, 0.37), (0.74, 0.6), (0.9, 0.77)])

@@ -216,15 +216,28 @@ def test_a_session_resumes_where_it_is_told_to():
     assert (sample.step, sample.episode, sample.episode_step) == (40, 3, 0)
 
 
+class LateRobot(MujocoDriver):
+    """Its clock goes on by half a second a reading, which control cannot keep up with."""
+
+    simulated = False
+    clock = 1000.0  # s
+
+    def read(self) -> RobotState:
+        self.clock += 0.5
+        return dataclasses.replace(super().read(), time=self.clock)
+
+
+def test_a_plan_is_too_old_by_the_robots_time_before_it_is_by_the_count_of_periods():
+    loop = loop_of(CartTask(), LateRobot, max_plan_age=0.3)
+    sample = loop.sense()
+    assert loop.offer(plan_for(0)) == ""
+    first, sample = loop.act(sample)
+    second, _ = loop.act(sample)
+    assert (first.safe_stop, second.safe_stop) == (False, True)
+    assert loop.reason == "plan too old: 0.500 s, allowed 0.300 s"
+
+
 def test_time_goes_on_when_control_that_was_late_begins_again():
-    class LateRobot(MujocoDriver):
-        simulated = False
-        clock = 1000.0  # s, which control cannot keep up with
-
-        def read(self) -> RobotState:
-            self.clock += 0.5
-            return dataclasses.replace(super().read(), time=self.clock)
-
     loop = loop_of(CartTask(), LateRobot)
     times = []
     for step in (0, 3):

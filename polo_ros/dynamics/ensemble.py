@@ -114,7 +114,7 @@ class EnsembleDynamics:
         self._check(start)
         if not len(actions):
             return np.array(start, np.float64)
-        buffers = _Buffers(self._means, 1, self.config.elites, len(actions), shuffled=False)
+        buffers = _Buffers(self._means, 1, self.config.used, len(actions), shuffled=False)
         self._roll(self._means, buffers, start, actions[None])
         return np.asarray(buffers.seen[0, :, -1].mean(axis=0, dtype=np.float64))
 

@@ -19,14 +19,16 @@ class EnsembleConfig(Config):
     """Sizes of the networks, for who fits them and who plans with them alike. Defaults are LOOP's public code's."""
 
     members: int = option(7, "networks in the ensemble, K", low=1, high=1000)
-    elites: int = option(5, "networks that plans use: those with the lowest hold-out error", low=1, high=1000)
+    elites: int = option(
+        5, "networks that plans use, those with the lowest hold-out error; at most all", low=1, high=1000
+    )
     hidden: int = option(200, "units of a hidden layer", low=1, high=4096)
     layers: int = option(4, "hidden layers, with swish; 0: linear", low=0, high=8)
     log_var_max: float = option(
-        0.5, "soft upper bound of a predicted log-variance", unit="ln of a target's unit^2", low=-30.0, high=30.0
+        0.5, "soft upper bound of a predicted log-variance", unit="ln of a target's unit^2", low=-9.0, high=30.0
     )
     log_var_min: float = option(
-        -10.0, "soft lower bound of a predicted log-variance", unit="ln of a target's unit^2", low=-30.0, high=30.0
+        -10.0, "soft lower bound of a predicted log-variance", unit="ln of a target's unit^2", low=-30.0, high=0.0
     )
     inputs: str = option(
         "", "observation groups that predictions depend on, separated by commas; empty: all. All are predicted"
@@ -34,10 +36,13 @@ class EnsembleConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.elites > self.members:
-            raise ValueError(f"elites = {self.elites} is above members = {self.members}: elites are some of them")
         if self.log_var_min >= self.log_var_max:
             raise ValueError(f"log_var_min = {self.log_var_min} is not below log_var_max = {self.log_var_max}")
+
+    @property
+    def used(self) -> int:
+        """How many elites there are."""
+        return min(self.elites, self.members)
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ def layer_sizes(config: EnsembleConfig, nobs: int, nu: int) -> list[tuple[int, i
 
 def shapes(config: EnsembleConfig, nobs: int, nu: int, members: int = 0) -> Mapping[str, tuple[int, ...]]:
     """Names and shapes of the weights of `members` networks, as `weights.decode` asks for them; 0: of the elites."""
-    members = members or config.elites
+    members = members or config.used
     out: dict[str, tuple[int, ...]] = {}
     for index, (inputs, outputs) in enumerate(layer_sizes(config, nobs, nu)):
         out[f"{index}.weight"] = (members, inputs, outputs)

@@ -221,7 +221,7 @@ class _Best:
         for kept, parameter in zip(self._kept, self._ensemble.parameters(), strict=True):
             parameter.copy_(kept)
         order = np.argsort(self.error, kind="stable")
-        self._ensemble.elites = tuple(int(member) for member in order[: self._ensemble.config.elites])
+        self._ensemble.elites = tuple(int(member) for member in order[: self._ensemble.config.used])
 
 
 def _fit(

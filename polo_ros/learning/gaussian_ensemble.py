@@ -56,7 +56,7 @@ class GaussianEnsemble(torch.nn.Module):
         super().__init__()
         self.config = config
         self.nobs, self.nu = nobs, nu
-        self.elites = tuple(range(config.elites))
+        self.elites = tuple(range(config.used))
         self._used = np.concatenate((np.ones(nobs, bool) if used is None else used, np.ones(nu, bool)))
         self._weight = torch.nn.ParameterList()
         self._bias = torch.nn.ParameterList()

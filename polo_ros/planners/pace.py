@@ -20,7 +20,7 @@ class Pace:
         clock: s.
     """
 
-    FIRST = 16  # the first chunk is this part of a round
+    FIRST = 8  # the first chunk is this part of a round
     SHARE = 0.9  # of the time left: scores are still to be computed, and some candidates cost more than others
 
     def __init__(self, deadline: float, rollouts: int, clock: Callable[[], float]) -> None:
