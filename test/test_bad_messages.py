@@ -28,6 +28,60 @@ TASK = "cartpole_swingup"
 DOMAIN = 120
 
 
+# ---- what ends a session before it begins; before those that leave one running -----------------
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("taks:=cartpole_swingup", "taks"),
+        ("clock:=sometimes", "realtime"),
+        ("driver:=robt", "unknown driver 'robt'"),
+        ("duration:=-1", "duration"),
+        ("config:=/nonexistent.yaml", "/nonexistent.yaml"),
+        ("seed:=one", "seed"),
+    ],
+)
+def test_a_launch_argument_that_is_wrong_ends_the_session_with_what_would_be_right(tmp_path, argument, said) -> None:
+    done = subprocess.run(
+        [str(POLO), "launch", "sim", f"run_dir:={tmp_path}", "learner:=false", argument],
+        env=environment(DOMAIN + 1),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert said in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("rolouts: 10", "unknown parameter 'mppi.rolouts'"),
+        ("rollouts: 0", "mppi.rollouts out of range"),
+        ("rollouts: many", "mppi.rollouts"),
+    ],
+)
+def test_a_parameter_file_that_is_wrong_ends_the_session_with_what_is_wrong(tmp_path, setting, said) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text(f"/**:\n  ros__parameters:\n    mppi:\n      {setting}\n")
+    done = subprocess.run(
+        [str(POLO), "launch", "sim", f"run_dir:={tmp_path / 'run'}", f"config:={config}"],
+        env=environment(DOMAIN + 1),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert said in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+# ---- what a session bears ----------------------------------------------------------------------
+
+
 @pytest.fixture(scope="module")
 def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stranger, Path]]:
     """A realtime session that is under control, and a stranger beside it."""
@@ -249,51 +303,3 @@ def test_none_of_this_cost_control_or_data(attacked) -> None:
     assert steps == list(range(steps[0], steps[0] + len(steps))), "data was lost"
     started = next(step for step in steps if not found[step].safe_stop)
     assert not [step for step in steps if step > started and found[step].safe_stop], "control was lost"
-
-
-@pytest.mark.parametrize(
-    ("argument", "said"),
-    [
-        ("taks:=cartpole_swingup", "taks"),
-        ("clock:=sometimes", "realtime"),
-        ("driver:=robt", "unknown driver 'robt'"),
-        ("duration:=-1", "duration"),
-        ("config:=/nonexistent.yaml", "/nonexistent.yaml"),
-        ("seed:=one", "seed"),
-    ],
-)
-def test_a_launch_argument_that_is_wrong_ends_the_session_with_what_would_be_right(tmp_path, argument, said) -> None:
-    done = subprocess.run(
-        [str(POLO), "launch", "sim", f"run_dir:={tmp_path}", "learner:=false", argument],
-        env=environment(DOMAIN + 1),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode != 0
-    assert said in done.stdout + done.stderr
-
-
-@pytest.mark.parametrize(
-    ("setting", "said"),
-    [
-        ("rolouts: 10", "unknown parameter 'mppi.rolouts'"),
-        ("rollouts: 0", "mppi.rollouts out of range"),
-        ("rollouts: many", "mppi.rollouts"),
-    ],
-)
-def test_a_parameter_file_that_is_wrong_ends_the_session_with_what_is_wrong(tmp_path, setting, said) -> None:
-    config = tmp_path / "mine.yaml"
-    config.write_text(f"/**:\n  ros__parameters:\n    mppi:\n      {setting}\n")
-    done = subprocess.run(
-        [str(POLO), "launch", "sim", f"run_dir:={tmp_path / 'run'}", f"config:={config}"],
-        env=environment(DOMAIN + 1),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode != 0
-    assert said in done.stdout + done.stderr
-    assert "Traceback" not in done.stdout + done.stderr

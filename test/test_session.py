@@ -55,7 +55,7 @@ def test_lockstep_sessions_of_one_seed_are_equal_bit_for_bit_and_equal_to_polo_r
 NODES = ("planner", "learner", "recorder", "bridge")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="class")
 def survivor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder of a session that goes on whichever node is killed, and leaves no node when it ends."""
     run_dir = tmp_path_factory.mktemp("survivor")
@@ -66,39 +66,44 @@ def survivor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     assert not [name for name in (*NODES, "monitor") if node_process(run_dir, name)]
 
 
-@pytest.mark.parametrize("node", NODES)
-def test_killing_any_node_leaves_the_rest_running_and_its_restart_resumes(survivor: Path, node: str) -> None:
-    def newest() -> int:
-        return max(t.step for t in transitions(survivor))
+class TestSurvivor:
+    """All in one session, which ends with the last of them."""
 
-    victim = node_process(survivor, node)
-    assert victim
-    others = {name: node_process(survivor, name) for name in NODES if name != node}
-    assert all(others.values())
-    before_kill = newest()
-    os.kill(victim, signal.SIGKILL)
-    wait_until(lambda: node_process(survivor, node) not in (0, victim), 20, f"restart of {node}")
-    at_restart = newest()
-    wait_until(lambda: newest() > at_restart + 100, 60, "going on")
-    wait_until(
-        lambda: any(not t.safe_stop and t.step > at_restart + 50 for t in transitions(survivor)), 30, "planned control"
-    )
-    assert {name: node_process(survivor, name) for name in others} == others
-    found = transitions(survivor)
-    steps = [t.step for t in found]
-    assert steps == sorted(set(steps)), "a step number fell or came twice"
-    if node == "planner":
-        stopped = [t.step for t in found if t.safe_stop and t.step > before_kill]
-        assert stopped, "control went on without a planner"
-        # The last plan before the kill was made at most a period before the last step that played it.
-        before = [t for t in found if t.step < stopped[0] and t.plan_id]
-        last = max(t.plan_id for t in before)
-        played = [t.step for t in before if t.plan_id == last]
-        assert len(played) * 0.02 <= 0.2 + 2 * 0.02
-    if node == "recorder":
-        gaps = np.diff(steps).max() * 0.02
-        assert gaps < 15.0
-        assert BagReader(survivor / "bag").problems is not None
+    @pytest.mark.parametrize("node", NODES)
+    def test_killing_any_node_leaves_the_rest_running_and_its_restart_resumes(self, survivor: Path, node: str) -> None:
+        def newest() -> int:
+            return max(t.step for t in transitions(survivor))
+
+        victim = node_process(survivor, node)
+        assert victim
+        others = {name: node_process(survivor, name) for name in NODES if name != node}
+        assert all(others.values())
+        before_kill = newest()
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: node_process(survivor, node) not in (0, victim), 20, f"restart of {node}")
+        at_restart = newest()
+        wait_until(lambda: newest() > at_restart + 100, 60, "going on")
+        wait_until(
+            lambda: any(not t.safe_stop and t.step > at_restart + 50 for t in transitions(survivor)),
+            30,
+            "planned control",
+        )
+        assert {name: node_process(survivor, name) for name in others} == others
+        found = transitions(survivor)
+        steps = [t.step for t in found]
+        assert steps == sorted(set(steps)), "a step number fell or came twice"
+        if node == "planner":
+            stopped = [t.step for t in found if t.safe_stop and t.step > before_kill]
+            assert stopped, "control went on without a planner"
+            # The last plan before the kill was made at most a period before the last step that played it.
+            before = [t for t in found if t.step < stopped[0] and t.plan_id]
+            last = max(t.plan_id for t in before)
+            played = [t.step for t in before if t.plan_id == last]
+            assert len(played) * 0.02 <= 0.2 + 2 * 0.02
+        if node == "recorder":
+            gaps = np.diff(steps).max() * 0.02
+            assert gaps < 15.0
+            assert BagReader(survivor / "bag").problems is not None
 
 
 def test_an_unknown_task_ends_the_session_with_its_name(tmp_path: Path) -> None:
