@@ -178,14 +178,14 @@ def test_a_trial_runs_the_code_of_its_runner(tmp_path: Path, monkeypatch: pytest
 
 
 def test_each_trial_has_a_process_of_its_own(tmp_path: Path) -> None:
-    """What one leaves in memory, the next does not find."""
+    """What one leaves in memory, the next does not find; and it was forked from a process without other threads."""
 
     class Two(Single):
         def trials(self, budget: str, seeds: int) -> list[Trial]:
             return [Trial(name, "toy_experiment.jobs:remember", {"name": name}) for name in ("one", "other")]
 
     results = run(tmp_path, Two("", {}), jobs=1)
-    assert [trial["numbers"] for trial in results["trials"]] == [{"calls": 1}] * 2
+    assert [trial["numbers"] for trial in results["trials"]] == [{"calls": 1, "threads": 1}] * 2
 
 
 def test_trials_and_what_they_have_started_end_with_their_runner(tmp_path: Path) -> None:

@@ -35,6 +35,8 @@ class Nursery:
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
+                # One thread, as each trial has: forking beside the threads of a library is not safe.
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
                 # A process group of its own: all that a trial has started ends with it.
                 start_new_session=True,
             )
