@@ -17,6 +17,7 @@ from rcl_interfaces.srv import SetParameters
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
+from rclpy.serialization import serialize_message
 from std_srvs.srv import Trigger
 
 from polo_ros.msg import LearnerStatus, Plan, PlannerStatus, State, Transition
@@ -52,6 +53,7 @@ class Stranger:
         self.newest: dict[str, Any] = {}
         self.diagnostics: dict[str, Any] = {}
         self._publishers: dict[str, Any] = {}
+        self._own: set[bytes] = set()
         for topic, kind, qos in (
             ("state", State, LATEST),
             ("plan", Plan, LATEST),
@@ -108,7 +110,12 @@ class Stranger:
             assert time.monotonic() < limit, f"{what} did not happen within {timeout} s"
             self.executor.spin_once(timeout_sec=0.05)
 
-    def publisher(self, topic: str, kind: type, qos: Any, listeners: int) -> Any:
+    def say(self, topic: str, message: Any, qos: Any, listeners: int) -> None:
+        """Publish a message once `listeners` hear the topic."""
+        self._own.add(serialize_message(message))
+        self._publisher(topic, type(message), qos, listeners).publish(message)
+
+    def _publisher(self, topic: str, kind: type, qos: Any, listeners: int) -> Any:
         if topic not in self._publishers:
             self._publishers[topic] = self.node.create_publisher(kind, topic, qos)
             found = self._publishers[topic].get_subscription_count
@@ -116,8 +123,15 @@ class Stranger:
         return self._publishers[topic]
 
     def newest_of(self, topic: str) -> Any:
+        """The next message of a topic that is not one's own."""
+
+        def is_there() -> bool:
+            if topic in self.newest and serialize_message(self.newest[topic]) in self._own:
+                del self.newest[topic]
+            return topic in self.newest
+
         self.newest.pop(topic, None)
-        self.until(lambda: topic in self.newest, f"a message on {topic}")
+        self.until(is_there, f"a message on {topic}")
         return self.newest[topic]
 
     def call(self, kind: type, name: str, request: Any) -> Any:

@@ -18,7 +18,7 @@ from polo_ros import tasks
 from polo_ros.agents.polo import PoloConfig
 from polo_ros.learning.value_ensemble import ValueEnsemble
 from polo_ros.learning.weights import digest
-from polo_ros.msg import Plan, State, Transition, Weights
+from polo_ros.msg import Weights
 from polo_ros.nodes.base import EVERY, LATCHED, LATEST
 from polo_ros.replay.bag_reader import BagReader
 from polo_ros.replay.bag_types import PLANNER_STATUS
@@ -189,28 +189,24 @@ WEIGHTS = (
 def refused(attacked: tuple[Stranger, Path]) -> set[tuple[str, str]]:
     """Node and words of every refusal that was counted and named, of all the messages above."""
 
-    def spoilt(topic: str, kind: type, qos: Any, spoil: Callable[[Any], None]) -> Callable[[Stranger], Callable]:
+    def spoilt(topic: str, qos: Any, spoil: Callable[[Any], None]) -> Callable[[Stranger], Callable]:
         """Publishes the newest message of a topic again, spoilt."""
 
         def make(other: Stranger) -> Callable[[], None]:
-            publisher = other.publisher(topic, kind, qos, 2)
             message = other.newest_of(topic)
             spoil(message)
-            return lambda: publisher.publish(message)
+            return lambda: other.say(topic, message, qos, 2)
 
         return make
 
     def false(make: Callable[[], Weights]) -> Callable[[Stranger], Callable]:
-        return lambda other: lambda: other.publisher("weights", Weights, LATCHED, 2).publish(make())
+        return lambda other: lambda: other.say("weights", make(), LATCHED, 2)
 
     other, _ = attacked
-    plans = [Attack("plans_refused", said, spoilt("plan", Plan, LATEST, spoil)) for spoil, said in PLANS]
-    states = [Attack("states_refused", said, spoilt("state", State, LATEST, spoil)) for spoil, said in STATES]
+    plans = [Attack("plans_refused", said, spoilt("plan", LATEST, spoil)) for spoil, said in PLANS]
+    states = [Attack("states_refused", said, spoilt("state", LATEST, spoil)) for spoil, said in STATES]
     weights = [Attack("weights_refused", said, false(make)) for make, said in WEIGHTS]
-    seen = [
-        Attack("transitions_refused", said, spoilt("transition", Transition, EVERY, spoil))
-        for spoil, said in TRANSITIONS
-    ]
+    seen = [Attack("transitions_refused", said, spoilt("transition", EVERY, spoil)) for spoil, said in TRANSITIONS]
     return other.refusals({"bridge": plans, "planner": [*states, *weights], "learner": seen})
 
 
