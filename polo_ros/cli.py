@@ -65,7 +65,7 @@ def _run(options: argparse.Namespace) -> int:
         raise ValueError(f"--steps {options.steps} is below its minimum 1")
     task = tasks.make(options.task)
     agent = registry.get(options.agent)
-    config = _agent_config(agent.config, options.task, options.config, options.set)
+    config = _agent_config(options.agent, options.task, options.config, options.set)
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
@@ -81,14 +81,16 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _agent_config(config: Any, task: str, file: str, changes: Sequence[str]) -> Any:
-    """`config` with what the task's files, a parameter file and NAME=VALUE change, in this order."""
+def _agent_config(agent: str, task: str, file: str, changes: Sequence[str]) -> Any:
+    """The settings of an agent with what the task's files, a parameter file and NAME=VALUE change, in this order."""
     import yaml
 
+    from polo_ros.agents.configs import CONFIGS
     from polo_ros.config import flatten, read_parameters, replace
     from polo_ros.nodes.known import OTHERS
     from polo_ros.session.config import for_task
 
+    config = CONFIGS[agent]
     given = read_parameters(Path(file)) if file else {}
     # A session's file: what is for its nodes alone has no meaning here, what nobody knows is refused below.
     ours = flatten(config)
@@ -100,7 +102,7 @@ def _agent_config(config: Any, task: str, file: str, changes: Sequence[str]) -> 
         if not separator:
             raise ValueError(f"malformed setting '{change}'; write NAME=VALUE")
         parsed[name] = yaml.safe_load(value)
-    return replace(for_task(config, task), parsed)
+    return replace(for_task(config, task, agent=agent), parsed)
 
 
 def _add_lists(commands: Any) -> None:

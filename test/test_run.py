@@ -9,7 +9,8 @@ import pytest
 from learning_fakes import CartTask
 
 from polo_ros import tasks
-from polo_ros.agents.polo import PoloConfig, required_version
+from polo_ros.agents.base import required_version
+from polo_ros.agents.polo import PoloConfig
 from polo_ros.agents.run import run_polo
 from polo_ros.config import replace
 from polo_ros.drivers.base import RobotState

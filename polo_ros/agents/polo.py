@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from polo_ros.config import Config
 from polo_ros.dynamics.base import Dynamics
 from polo_ros.dynamics.coarse import DynamicsConfig
@@ -18,7 +16,7 @@ from polo_ros.planners.base import PlanResult
 from polo_ros.planners.mppi import Mppi, MppiConfig
 from polo_ros.planners.objective import Objective, ObjectiveConfig
 from polo_ros.safety.timeline import TimedPlan
-from polo_ros.seeding import Stream, sequence
+from polo_ros.seeding import StepStreams, Stream
 from polo_ros.tasks.base import FloatArray, Task
 
 
@@ -34,17 +32,8 @@ class PoloConfig(Config):
     learner: LearnerConfig = field(default_factory=LearnerConfig)
 
 
-def required_version(step: int, update_every: int) -> int:
-    """Version of the weights that a lockstep plan for control period `step` uses."""
-    return step // update_every
-
-
 class PoloPlanner:
-    """Plans online: eq. 3 with eq. 6 as terminal reward.
-
-    The noise of a plan depends on the seed and the step planned from only, so that a plan can be made
-    again from its state, warm start and weights.
-    """
+    """Plans online: eq. 3 with eq. 6 as terminal reward. An AgentPlanner; `close` closes its dynamics."""
 
     kind = KIND
 
@@ -56,6 +45,7 @@ class PoloPlanner:
         self._objective = Objective(task, config=config.objective)
         self._dynamics = dynamics
         self._mppi = Mppi(task, dynamics, self._objective, config.mppi)
+        self.horizon = config.mppi.horizon
         self._arrays: Arrays | None = None
         self._value: ValueFunction | None = None
         self._shapes = shapes(config.value, task.observation_spec.size)
@@ -65,10 +55,7 @@ class PoloPlanner:
         self._episode = -1
         self._first_step = 0
         self._plan_id = 0
-        # Streams of one generator, 2^64 draws apart: making a generator costs more than its numbers.
-        self._bits = np.random.PCG64(sequence(seed, Stream.PLANNING))
-        self._stream_0 = self._bits.state
-        self._rng = np.random.Generator(self._bits)
+        self._streams = StepStreams(seed, Stream.PLANNING)
 
     def check_weights(self, data: bytes) -> Arrays:
         """Arrays of a safetensors file if they fit; raises WeightsError."""
@@ -96,17 +83,9 @@ class PoloPlanner:
             self.use_weights(self._arrays, self.weights_version)
 
     def plan(
-        self, state: FloatArray, state_step: int, first_step: int, episode: int, deadline: float = math.inf
+        self, start: FloatArray, state_step: int, first_step: int, episode: int, deadline: float = math.inf
     ) -> tuple[TimedPlan, PlanResult]:
-        """Plan for control periods from `first_step` on.
-
-        Args:
-            state: Physics state (nstate,) at the start of `first_step`, measured or predicted.
-            state_step: Step of the measured state behind it.
-            first_step: Control period in which the plan's first action takes effect.
-            episode: A new one forgets the warm start.
-            deadline: time.perf_counter() value, s, by which to answer.
-        """
+        """Plan from physics state `start` (nstate,); see AgentPlanner."""
         if episode != self._episode:
             self._mppi.reset()
             self._episode = episode
@@ -114,15 +93,18 @@ class PoloPlanner:
             # A delay that shrank may put a plan before the last one's start: the warm start then stays.
             self._mppi.shift(first_step - self._first_step)
         self._first_step = first_step
-        result = self._mppi.plan(state, self._noise(state_step), deadline)
+        result = self._mppi.plan(start, self._streams.at(state_step), deadline)
         self._plan_id += 1
         return TimedPlan(self._plan_id, state_step, first_step, episode, result.actions), result
 
-    def _noise(self, step: int) -> np.random.Generator:
-        self._bits.state = self._stream_0
-        self._bits.advance(step << 64)
-        return self._rng
+    def start(self, state: FloatArray) -> FloatArray:
+        """The state itself: plans begin with it."""
+        return state
 
-    def predict(self, state: FloatArray, actions: FloatArray) -> FloatArray:
+    def predict(self, start: FloatArray, actions: FloatArray) -> FloatArray:
         """The state after actions (T, nu), which the robot is going to play in the meantime."""
-        return self._dynamics.advance(state, actions)
+        return self._dynamics.advance(start, actions)
+
+    def close(self) -> None:
+        """Stop the rollout threads."""
+        self._dynamics.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from polo_ros import drivers
+from polo_ros.agents.loop_config import LoopConfig
 from polo_ros.agents.polo import PoloConfig
 from polo_ros.config import fields, flatten, type_name
 from polo_ros.session.config import (
@@ -24,7 +25,8 @@ OWNERS: tuple[tuple[str, Any], ...] = (
     ("learner", LearnerNodeConfig()),
     ("recorder", RecorderConfig()),
     ("shadow", ShadowNodeConfig()),
-    ("planner, learner", PoloConfig()),
+    ("planner, learner, agent `polo`", PoloConfig()),
+    ("planner, learner, agents `loop`, `sac` and LOOP's baselines", LoopConfig()),
 )
 
 

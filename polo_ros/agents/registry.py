@@ -1,4 +1,4 @@
-"""Agents by name, as `polo run` knows them."""
+"""Agents by name: the recipes that `polo run` and a session's nodes know."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from polo_ros.agents.base import AgentLearner, AgentPlanner
 from polo_ros.replay.transition import Transition
 from polo_ros.tasks.base import Task
 
@@ -25,10 +26,15 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class Agent:
-    """An agent that runs in one process."""
+    """How an agent's parts are made from its settings.
 
-    config: Any  # its settings, all at their defaults
-    run: Callable[[Task, Any, RunOptions], dict[str, object]]  # returns the figures of the run
+    What loads torch does so when it is called: planners of some agents do without.
+    """
+
+    run: Callable[[Task, Any, RunOptions], dict[str, object]]  # in one process; returns the figures of the run
+    planner: Callable[[Task, Any, int, int], AgentPlanner]  # task, settings, seed, rollout threads
+    learner: Callable[[Task, Any, int, int, int], AgentLearner]  # and how many robots it learns from
+    update_every: Callable[[Any], int]  # control periods between two versions of the weights
 
 
 def names() -> list[str]:
@@ -44,10 +50,12 @@ def get(name: str) -> Agent:
 
 
 def _polo() -> Agent:
-    from polo_ros.agents.polo import PoloConfig
-    from polo_ros.agents.run import run_polo
+    from polo_ros.agents.polo import PoloConfig, PoloPlanner
+    from polo_ros.dynamics.coarse import for_planning
 
     def run(task: Task, config: PoloConfig, options: RunOptions) -> dict[str, object]:
+        from polo_ros.agents.run import run_polo
+
         watch = _every_50th(options.say)
         result = run_polo(
             task,
@@ -60,25 +68,80 @@ def _polo() -> Agent:
         )
         return result.summary(task, options.seed)
 
-    return Agent(PoloConfig(), run)
+    def planner(task: Task, config: PoloConfig, seed: int, threads: int) -> AgentPlanner:
+        return PoloPlanner(task, for_planning(task, config.dynamics, threads), config, seed)
+
+    def learner(task: Task, config: PoloConfig, seed: int, threads: int, robots: int) -> AgentLearner:
+        from polo_ros.dynamics.mujoco import MujocoDynamics
+        from polo_ros.learning.polo_learner import PoloLearner
+
+        return PoloLearner(
+            task,
+            MujocoDynamics(task, threads),
+            value=config.value,
+            targets=config.targets,
+            learner=config.learner,
+            seed=seed,
+            robots=robots,
+        )
+
+    return Agent(run, planner, learner, lambda config: int(config.learner.update_every))
 
 
 def _sac() -> Agent:
-    from polo_ros.agents.sac import Evaluation, SacAgentConfig, run_sac
+    from polo_ros.agents.sac import SacAgentConfig, SacPlanner, make_learner, make_run
 
     def run(task: Task, config: SacAgentConfig, options: RunOptions) -> dict[str, object]:
-        say = options.say
+        with make_run(task, config, seed=options.seed, learn=options.learn) as made:
+            return _go(made, task, options)
 
-        def tell(found: Evaluation) -> None:
-            if say is not None:
-                say(f"step {found.step:6d}  return {found.mean:.3f} of {len(found.returns)} episodes without noise")
+    def learner(task: Task, config: SacAgentConfig, seed: int, _: int, robots: int) -> AgentLearner:
+        _one(robots)
+        return make_learner(task, config, seed)
 
-        result = run_sac(
-            task, config, steps=options.steps, seed=options.seed, learn=options.learn, watch_evaluation=tell
-        )
-        return result.summary(task, options.seed)
+    return Agent(
+        run,
+        lambda task, config, seed, _: SacPlanner(task, config, seed),
+        learner,
+        lambda config: int(config.sac.update_every),
+    )
 
-    return Agent(SacAgentConfig(), run)
+
+def _loop() -> Agent:
+    from polo_ros.agents.loop import LoopPlanner, make_learner, make_run
+    from polo_ros.agents.loop_config import LoopConfig
+
+    def run(task: Task, config: LoopConfig, options: RunOptions) -> dict[str, object]:
+        with make_run(task, config, seed=options.seed, threads=options.threads, learn=options.learn) as made:
+            return _go(made, task, options)
+
+    def learner(task: Task, config: LoopConfig, seed: int, _: int, robots: int) -> AgentLearner:
+        _one(robots)
+        return make_learner(task, config, seed)
+
+    return Agent(
+        run,
+        lambda task, config, seed, threads: LoopPlanner(task, config, seed, threads=threads),
+        learner,
+        lambda config: int(config.sac.update_every),
+    )
+
+
+def _go(run: Any, task: Task, options: RunOptions) -> dict[str, object]:
+    """Go on with an OnlineRun and say how it goes."""
+
+    def tell(found: Any) -> None:
+        if options.say is not None:
+            many = f"{len(found.returns)} episodes"
+            options.say(f"step {found.step:6d}  return {found.mean:.3f} of {many} without exploring")
+
+    summary: dict[str, object] = run.go(options.steps, watch_evaluation=tell).summary(task, options.seed)
+    return summary
+
+
+def _one(robots: int) -> None:
+    if robots != 1:
+        raise ValueError(f"{robots} robots: this agent learns from one robot only")
 
 
 def _every_50th(say: Say | None) -> Callable[[Transition], None] | None:
@@ -93,4 +156,11 @@ def _every_50th(say: Say | None) -> Callable[[Transition], None] | None:
     return watch
 
 
-_AGENTS: dict[str, Callable[[], Agent]] = {"polo": _polo, "sac": _sac}
+_AGENTS: dict[str, Callable[[], Agent]] = {
+    "polo": _polo,
+    "loop": _loop,
+    "sac": _sac,
+    "pets_restricted": _loop,
+    "loop_sarsa": _loop,
+    "loop_no_arc": _loop,
+}

@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional
 
 from polo_ros.dynamics.base import Flags, Floats, Rollouts, Step
-from polo_ros.dynamics.ensemble_config import EnsembleConfig, PredictionConfig, shapes
+from polo_ros.dynamics.ensemble_config import EnsembleConfig, PredictionConfig, check, shapes
 from polo_ros.tasks.base import FloatArray, Task
 
 Arrays = Mapping[str, npt.NDArray[np.float32]]
@@ -80,10 +80,7 @@ class EnsembleDynamics:
         for name, shape in shapes(self.config, self._nobs, self._nu).items():
             if arrays[name].shape != shape:
                 raise ValueError(f"weights '{name}' have shape {arrays[name].shape}, expected {shape}")
-        if not (arrays["input_std"] > 0.0).all():
-            raise ValueError(f"weights 'input_std' contain {arrays['input_std'].min()}, expected values above 0")
-        if not (arrays["log_var_min"] < arrays["log_var_max"]).all():
-            raise ValueError("weights 'log_var_min' are not below 'log_var_max', expected bounds")
+        check(arrays)
         self._means = _Networks(arrays, self._nobs, sampled=False)
         self._networks = _Networks(arrays, self._nobs, sampled=True) if self.prediction.sampled else self._means
         self._stepwise = None  # its states are in units of the weights before

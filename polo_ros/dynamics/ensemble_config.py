@@ -6,6 +6,9 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from polo_ros.config import Config, option
 
 KIND = "dynamics_ensemble"
@@ -31,7 +34,9 @@ class EnsembleConfig(Config):
         -10.0, "soft lower bound of a predicted log-variance", unit="ln of a target's unit^2", low=-30.0, high=0.0
     )
     inputs: str = option(
-        "", "observation groups that predictions depend on, separated by commas; empty: all. All are predicted"
+        "",
+        "observation groups that predictions depend on, separated by commas; empty: all but those that only the reward "
+        "needs. All are predicted",
     )
 
     def __post_init__(self) -> None:
@@ -82,3 +87,11 @@ def shapes(config: EnsembleConfig, nobs: int, nu: int, members: int = 0) -> Mapp
     for name in ("input_mean", "input_std"):
         out[name] = (nobs + nu,)
     return out
+
+
+def check(arrays: Mapping[str, npt.NDArray[np.float32]]) -> None:
+    """Raise ValueError if weights of the right shapes are no model's: see EnsembleDynamics."""
+    if not (arrays["input_std"] > 0.0).all():
+        raise ValueError(f"weights 'input_std' contain {arrays['input_std'].min()}, expected values above 0")
+    if not (arrays["log_var_min"] < arrays["log_var_max"]).all():
+        raise ValueError("weights 'log_var_min' are not below 'log_var_max', expected bounds")

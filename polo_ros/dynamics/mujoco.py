@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import mujoco
 import numpy as np
+import numpy.typing as npt
 from mujoco.rollout import Rollout
 
-from polo_ros.dynamics.base import Rollouts
+from polo_ros.dynamics.base import Flags, Floats, Rollouts, Step
 from polo_ros.tasks.base import FloatArray, Task
 
 
@@ -71,6 +72,10 @@ class MujocoDynamics:
         # A pool of one thread only adds a hand-over; 0 means the calling thread.
         self._pool = Rollout(nthread=self.threads if self.threads > 1 else 0)
         self._buffers: dict[int, _Buffers] = {}  # by physics steps
+        self._terminates = type(task).terminated is not Task.terminated
+        # Of candidates that go step by step: where they are, what is seen there, and whether they have ended.
+        self._states, self._seen = np.empty((0, 0)), np.empty((0, 0))
+        self._ended: Flags = np.empty(0, bool)
 
     def rollout(self, starts: FloatArray, actions: FloatArray) -> Rollouts:
         """Roll actions (N, H, nu) from starts (N, nstate) or one start (nstate,)."""
@@ -96,9 +101,50 @@ class MujocoDynamics:
         # In the calling thread: waking the pool for one simulation costs more than a few steps of it.
         return self._task.advance(self._data[0], start, actions)
 
+    def begin(self, starts: FloatArray, n: int) -> Floats:
+        """Put n candidates at states (n, nstate) or at one (nstate,); returns their observations (n, 1, nobs)."""
+        self._states = np.array(np.broadcast_to(starts, (n, self._task.nstate)))
+        if starts.ndim == 1:
+            self._seen = np.tile(self._task.observe(self._task.sense(starts)), (n, 1))
+        else:
+            self._seen = np.stack([self._task.observe(self._task.sense(start)) for start in starts])
+        self._ended = self._over(self._seen)
+        return self._seen[:, None]
+
+    def step(self, actions: Floats) -> Step:
+        """Go on by actions (N, nu) or (N, 1, nu)."""
+        if len(actions) != len(self._states):
+            raise ValueError(f"{len(actions)} actions for {len(self._states)} candidates")
+        played = np.asarray(actions, np.float64).reshape(len(actions), -1)
+        repeat = self._task.physics_steps
+        # One physics step more: it gives the readings of the state that the period ends in.
+        buffers = self._reuse(len(actions), repeat + 1)
+        buffers.starts[:] = self._states
+        buffers.controls[:] = played[:, None]
+        self._run(buffers, repeat + 1)
+        after = self._task.observe(buffers.sensordata[:, -1])
+        valid = buffers.states[:, -1, 0] > buffers.starts[:, 0] + (repeat + 0.5) * self._task.model.opt.timestep
+        rewards = np.asarray(self._task.reward(self._seen, played, after), np.float64)
+        # The step into a terminal state still pays; nothing after it does.
+        rewards = np.where(self._ended | ~valid, 0.0, rewards)
+        self._ended = self._ended | self._over(after)
+        self._states, self._seen = buffers.states[:, repeat - 1].copy(), np.array(after)
+        return Step(self._seen[:, None], rewards[:, None], self._ended[:, None], valid)
+
+    def select(self, indices: npt.NDArray[np.int64]) -> Floats:
+        """Go on with the candidates `indices` (N',), some perhaps several times; returns observations (N', 1, nobs)."""
+        self._states, self._seen = self._states[indices], self._seen[indices]
+        self._ended = self._ended[indices]
+        return self._seen[:, None]
+
     def close(self) -> None:
         """Stop the worker threads."""
         self._pool.close()
+
+    def _over(self, observations: FloatArray) -> Flags:
+        if not self._terminates:
+            return np.zeros(len(observations), bool)
+        return np.asarray(self._task.terminated(observations))
 
     def _run(self, buffers: _Buffers, steps: int) -> None:
         self._pool.rollout(

@@ -11,6 +11,7 @@ from polo_ros.config import Config, option
 class FitConfig(Config):
     """One fit. Defaults are those of LOOP's public code, but for `holdout_run` and what is said of it below."""
 
+    every: int = option(250, "control periods between two fits", low=1, high=100_000_000)
     min_transitions: int = option(
         250, "transitions below which a fit is refused; LOOP fits every 250 steps, first of all", low=2, high=1_000_000
     )

@@ -17,8 +17,9 @@ from torch.nn import functional
 
 from polo_ros.dynamics.ensemble_config import KIND, EnsembleConfig, layer_sizes, shapes
 from polo_ros.learning.weights import Arrays
+from polo_ros.seeding import truncated_normal
 
-__all__ = ["KIND", "EnsembleConfig", "GaussianEnsemble", "bounded", "gaussian_loss", "shapes", "truncated_normal"]
+__all__ = ["KIND", "EnsembleConfig", "GaussianEnsemble", "bounded", "gaussian_loss", "shapes"]
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -176,14 +177,6 @@ def gaussian_loss(mean: torch.Tensor, log_var: torch.Tensor, targets: torch.Tens
     That is twice the negative log-likelihood of a target's entry, less log(2 pi).
     """
     return ((mean - targets).square() * torch.exp(-log_var) + log_var).mean(dim=(1, 2))
-
-
-def truncated_normal(rng: np.random.Generator, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
-    """Normal numbers within two deviations; what lies outside is drawn again."""
-    drawn = rng.standard_normal(shape)
-    while (outside := np.abs(drawn) > 2.0).any():
-        drawn[outside] = rng.standard_normal(int(np.count_nonzero(outside)))
-    return drawn
 
 
 def _tensor(array: npt.NDArray[Any]) -> torch.Tensor:

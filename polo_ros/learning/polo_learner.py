@@ -54,6 +54,11 @@ class LearnerMetrics:
     fit_ms: float
     message: str
 
+    def figures(self) -> dict[str, float]:
+        """How the fit went, by name."""
+        names = ("value_loss", "target_mean", "target_std", "value_mean", "value_spread", "target_ms", "fit_ms")
+        return {name: getattr(self, name) for name in names}
+
 
 class PoloLearner:
     """Learns the value ensemble from transitions.
@@ -65,7 +70,7 @@ class PoloLearner:
 
     Args:
         task: What is learned.
-        dynamics: The model that targets are planned on; not closed here.
+        dynamics: The model that targets are planned on; `close` closes it.
         value: Settings of the ensemble.
         targets: Settings of the targets.
         learner: Settings of schedule and regression.
@@ -105,6 +110,7 @@ class PoloLearner:
         )
         if self.value_config.initial:
             self._begin_with(self.value_config.initial)
+        self._dynamics = dynamics
         self._planner = TargetPlanner(task, dynamics, self.target_config)
         self._optimiser = torch.optim.Adam(self.ensemble.parameters(), lr=self.config.learning_rate)
         self._noise = TargetNoise(seed, self.value_config.members)
@@ -171,6 +177,10 @@ class PoloLearner:
         if len(self.newest) == 1:
             return (step + 1) % self.config.update_every == 0
         return (self.last_step + 1) // self.config.update_every > self._scheduled
+
+    def close(self) -> None:
+        """Stop the threads of the model that targets are planned on."""
+        self._dynamics.close()
 
     # ---- the update ------------------------------------------------------------------------
 

@@ -45,6 +45,7 @@ class SacMetrics:
     transitions_refused: int
     updates: int
     updates_skipped: int
+    lag_s: float  # s, of the newest transition behind the update's schedule
     gradient_steps: int  # made in this update
     critic_loss: float  # mean squared error, in squared units of reward
     actor_loss: float
@@ -53,6 +54,19 @@ class SacMetrics:
     temperature: float  # of the update's last step
     fit_ms: float
     message: str
+
+    def figures(self) -> dict[str, float]:
+        """How the fit went, by name; those that a value learned otherwise has too mean the same."""
+        return {
+            "value_loss": self.critic_loss,
+            "target_mean": self.value_mean,
+            "fit_ms": self.fit_ms,
+            "gradient_steps": float(self.gradient_steps),
+            "gradient_step_ms": self.fit_ms / self.gradient_steps if self.gradient_steps else math.nan,
+            "actor_loss": self.actor_loss,
+            "entropy": self.entropy,
+            "temperature": self.temperature,
+        }
 
 
 class SacLearner:
@@ -69,6 +83,7 @@ class SacLearner:
     """
 
     CHUNK = 64  # gradient steps whose transitions are gathered at once
+    KEPT = "sac"  # kind of its checkpoints
 
     def __init__(
         self,
@@ -101,7 +116,12 @@ class SacLearner:
 
     # ---- the schedule ----------------------------------------------------------------------
 
-    def observe(self, transition: Transition) -> bool:
+    @property
+    def lost(self) -> tuple[int, ...]:
+        """Steps missing in the numbering of its only robot."""
+        return (self.transitions_lost,)
+
+    def observe(self, transition: Transition, robot: int = 0) -> bool:
         """Keep a transition.
 
         Returns whether it was kept. One that is out of order, of wrong size or not finite is refused and counted, and
@@ -124,6 +144,9 @@ class SacLearner:
     def due(self, step: int) -> bool:
         """Whether the schedule asks for an update after a transition of `step`."""
         return (step + 1) % self.config.update_every == 0
+
+    def close(self) -> None:
+        """There are no threads."""
 
     # ---- the update ------------------------------------------------------------------------
 
@@ -149,6 +172,7 @@ class SacLearner:
             transitions_refused=self.transitions_refused,
             updates=self.updates,
             updates_skipped=self.updates_skipped,
+            lag_s=(self.last_step + 1 - version * self.config.update_every) * self._task.control_dt,
             gradient_steps=0 if losses is None else self.config.gradient_steps,
             critic_loss=math.nan if losses is None else losses.critic,
             actor_loss=math.nan if losses is None else losses.actor,
@@ -232,23 +256,36 @@ class SacLearner:
 
     def save(self, path: Path) -> None:
         """Write a checkpoint from which `restore` goes on exactly."""
+        checkpoints.save(
+            path,
+            checkpoints.Checkpoint(
+                kind=self.KEPT,
+                task=self._task.name,
+                model_hash=self._task.model_hash,
+                config=self._settings(),
+                state={name: getattr(self, name) for name in (*_COUNTERS, "seed")},
+                arrays=self._arrays(),
+            ),
+        )
+
+    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """All that a checkpoint keeps beside counters."""
         arrays: dict[str, npt.NDArray[Any]] = {f"buffer.{name}": a for name, a in self.buffer.arrays().items()}
         for prefix, net, vector in self._networks():
             arrays.update(net.arrays(prefix, vector))
         for name, vector in self._scalars().items():
             arrays[name] = np.array(vector.numpy())
         arrays["adam.steps"] = np.array([adam.steps for adam in self.sac.adams.values()], np.int64)
-        checkpoints.save(
-            path,
-            checkpoints.Checkpoint(
-                kind="sac",
-                task=self._task.name,
-                model_hash=self._task.model_hash,
-                config=self._settings(),
-                state={name: getattr(self, name) for name in (*_COUNTERS, "seed")},
-                arrays=arrays,
-            ),
-        )
+        return arrays
+
+    def _load(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
+        """Take over what `_arrays` gave, but for the buffer."""
+        for prefix, net, vector in self._networks():
+            net.load(arrays, prefix, vector)
+        for name, vector in self._scalars().items():
+            vector.copy_(torch.tensor(arrays[name]))
+        for adam, steps in zip(self.sac.adams.values(), arrays["adam.steps"], strict=True):
+            adam.steps = int(steps)
 
     def restore(self, path: Path) -> tuple[str, ...]:
         """Go on from a checkpoint; returns warnings to pass on. Nothing changes if it raises.
@@ -258,7 +295,7 @@ class SacLearner:
             CheckpointError: It is damaged, of another task, model or layout.
         """
         found = checkpoints.load(
-            path, kind="sac", task=self._task.name, model_hash=self._task.model_hash, spec=self._spec()
+            path, kind=self.KEPT, task=self._task.name, model_hash=self._task.model_hash, spec=self._spec()
         )
         warnings = list(found.warnings)
         for name in (*_COUNTERS, "seed"):
@@ -276,12 +313,7 @@ class SacLearner:
                 warnings.append(f"{name} was {before} in the checkpoint and is {now} now")
         for name in _COUNTERS:
             setattr(self, name, found.state[name])
-        for prefix, net, vector in self._networks():
-            net.load(arrays, prefix, vector)
-        for name, vector in self._scalars().items():
-            vector.copy_(torch.tensor(arrays[name]))
-        for adam, steps in zip(self.sac.adams.values(), arrays["adam.steps"], strict=True):
-            adam.steps = int(steps)
+        self._load(arrays)
         return tuple(warnings)
 
     def _networks(self) -> Iterator[tuple[str, Mlp, torch.Tensor]]:

@@ -80,7 +80,8 @@ class PoloNode(LifecycleNode):
         self.failed = False  # a thread of the node has ended with an error
         self._keep: set[Any] = set()
         task = self._override("task", SessionConfig().task)
-        self._task_defaults = task_parameters(task, self._override("clock", SessionConfig().clock))
+        clock, agent = (self._override(name, getattr(SessionConfig(), name)) for name in ("clock", "agent"))
+        self._task_defaults = task_parameters(task, clock, agent)
         self.session = self.declare(SessionConfig())
         self.add_on_set_parameters_callback(self._check_change)
         self.add_post_set_parameters_callback(self._apply_change)

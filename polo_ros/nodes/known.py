@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from polo_ros.agents.polo import PoloConfig
+from polo_ros.agents.configs import CONFIGS
 from polo_ros.session.config import BridgeConfig, LearnerNodeConfig, PlannerConfig, RecorderConfig, ShadowNodeConfig
 
-OTHERS = (PoloConfig(), BridgeConfig(), PlannerConfig(), LearnerNodeConfig(), RecorderConfig(), ShadowNodeConfig())
+OTHERS = (
+    *CONFIGS.values(),
+    BridgeConfig(),
+    PlannerConfig(),
+    LearnerNodeConfig(),
+    RecorderConfig(),
+    ShadowNodeConfig(),
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import threading
@@ -10,16 +11,20 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from polo_ros import tasks
-from polo_ros.agents.polo import PoloConfig
-from polo_ros.dynamics.mujoco import MujocoDynamics
+from polo_ros.agents import registry
+from polo_ros.agents.base import Update
+from polo_ros.agents.configs import CONFIGS
 from polo_ros.learning.checkpoint import CheckpointError
-from polo_ros.learning.polo_learner import LearnerMetrics, PoloLearner
 from polo_ros.msg import LearnerStatus, Weights
 from polo_ros.msg import Transition as TransitionMsg
 from polo_ros.nodes import convert
 from polo_ros.nodes.base import EVERY, LATCHED, PoloNode, spin
 from polo_ros.nodes.known import OTHERS
 from polo_ros.session.config import LearnerNodeConfig
+from polo_ros.session.numbering import Numbering
+
+# Figures that a learned value has whoever learns it, and that have fields of their own in the status.
+OF_VALUES = ("value_loss", "target_mean", "target_std", "value_mean", "value_spread", "target_ms", "fit_ms")
 
 
 class Learner(PoloNode):
@@ -34,14 +39,15 @@ class Learner(PoloNode):
     def __init__(self) -> None:
         super().__init__("learner")
         self.settings = self.declare(LearnerNodeConfig())
-        self.agent_config = self.declare(PoloConfig())
+        self._agent = registry.get(self.session.agent)
+        self.agent_config = self.declare(CONFIGS[self.session.agent])
         self.refuse_unknown(OTHERS)
         self._robots = self.session.robots or ("",)
         self._queue: queue.SimpleQueue[tuple[TransitionMsg, int] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._stopping = False
         self.counts.update(transitions_refused=0)
-        self._metrics: LearnerMetrics | None = None
+        self._metrics: Update | None = None
 
     # ---- lifecycle -------------------------------------------------------------------------
 
@@ -50,20 +56,14 @@ class Learner(PoloNode):
         # Threads made from here on inherit it.
         os.setpriority(os.PRIO_PROCESS, 0, self.settings.nice)
         self.task = tasks.make(self.session.task)
-        self.dynamics = MujocoDynamics(self.task, self.settings.learner_threads)
-        config = self.agent_config
-        self.learner = PoloLearner(
-            self.task,
-            self.dynamics,
-            value=config.value,
-            targets=config.targets,
-            learner=config.learner,
-            seed=self.session.seed,
-            robots=len(self._robots),
+        self.learner = self._agent.learner(
+            self.task, self.agent_config, self.session.seed, self.settings.learner_threads, len(self._robots)
         )
         self._checkpoint = Path(self.session.run_dir) / "checkpoints" / "learner.safetensors"
         if self.session.run_dir:
             self._resume()
+        alone = len(self._robots) == 1
+        self._numbering = [Numbering(self.learner.last_step if alone else -1) for _ in self._robots]
         self._weights_publisher = self.create_lifecycle_publisher(Weights, "weights", LATCHED)
         self._status_publisher = self.create_lifecycle_publisher(LearnerStatus, "learner/status", LATCHED)
         for number, robot in enumerate(self._robots):
@@ -86,8 +86,8 @@ class Learner(PoloNode):
 
     def cleanup(self) -> None:
         """Stop the rollout threads."""
-        if hasattr(self, "dynamics"):
-            self.dynamics.close()
+        if hasattr(self, "learner"):
+            self.learner.close()
 
     def _resume(self) -> None:
         try:
@@ -153,8 +153,9 @@ class Learner(PoloNode):
         except convert.MessageError as error:
             self.refuse("transitions_refused", f"transition{of} refused: {error}")
         else:
-            if not self.learner.observe(transition, robot):
-                self.refuse("transitions_refused", f"transition{of} refused: {self.learner.message}")
+            reason = self._numbering[robot].objection(transition.step)
+            if reason or not self.learner.observe(transition, robot):
+                self.refuse("transitions_refused", f"transition{of} refused: {reason or self.learner.message}")
         # The schedule goes by the step, whatever the transition is worth: a lockstep planner waits.
         return self.learner.due(message.step)
 
@@ -162,6 +163,7 @@ class Learner(PoloNode):
         metrics = self.learner.update()
         self._metrics = metrics
         self._publish_weights()
+        known = dict(metrics.figures())
         status = LearnerStatus(
             step=metrics.step,
             version=metrics.version,
@@ -171,13 +173,9 @@ class Learner(PoloNode):
             updates=metrics.updates,
             updates_skipped=metrics.updates_skipped,
             lag_s=metrics.lag_s + self._queue.qsize() / len(self._robots) * self.task.control_dt,
-            value_loss=metrics.value_loss,
-            target_mean=metrics.target_mean,
-            target_std=metrics.target_std,
-            value_mean=metrics.value_mean,
-            value_spread=metrics.value_spread,
-            target_ms=metrics.target_ms,
-            fit_ms=metrics.fit_ms,
+            **{name: known.pop(name, math.nan) for name in OF_VALUES},
+            metric_names=list(known),
+            metric_values=list(known.values()),
             message=metrics.message or self.problem,
         )
         self.problem = ""
@@ -192,8 +190,9 @@ class Learner(PoloNode):
         """How learning goes."""
         if self._metrics is None:
             return {}
-        names = ("version", "transitions", "transitions_lost", "updates", "updates_skipped", "lag_s", "value_loss")
+        names = ("version", "transitions", "transitions_lost", "updates", "updates_skipped", "lag_s")
         figures = {name: getattr(self._metrics, name) for name in names}
+        figures["value_loss"] = self._metrics.figures().get("value_loss", math.nan)
         if self.session.robots:
             figures.update(
                 {f"{name}.transitions_lost": n for name, n in zip(self._robots, self.learner.lost, strict=True)}

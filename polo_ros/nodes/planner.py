@@ -13,8 +13,9 @@ import numpy as np
 from rclpy.publisher import Publisher
 
 from polo_ros import tasks
-from polo_ros.agents.polo import PoloConfig, PoloPlanner, required_version
-from polo_ros.dynamics.coarse import for_planning
+from polo_ros.agents import registry
+from polo_ros.agents.base import required_version
+from polo_ros.agents.configs import CONFIGS
 from polo_ros.learning.weights import WeightsError
 from polo_ros.msg import Plan, PlannerStatus, State, Weights
 from polo_ros.nodes import convert
@@ -60,7 +61,8 @@ class Planner(PoloNode):
     def __init__(self) -> None:
         super().__init__("planner")
         self.settings = self.declare(PlannerConfig())
-        self.agent_config = self.declare(PoloConfig())
+        self._agent = registry.get(self.session.agent)
+        self.agent_config = self.declare(CONFIGS[self.session.agent])
         self.refuse_unknown(OTHERS)
         self._lockstep = self.session.clock == "lockstep"
         self.counts.update(deadlines_missed=0, weights_swapped=0, weights_refused=0, weights_late=0, states_refused=0)
@@ -76,8 +78,7 @@ class Planner(PoloNode):
     def configure(self) -> None:
         """Make task, rollout threads and planner, open communication."""
         self.task = tasks.make(self.session.task)
-        self.dynamics = for_planning(self.task, self.agent_config.dynamics, self.settings.threads)
-        self.planner = PoloPlanner(self.task, self.dynamics, self.agent_config, self.session.seed)
+        self.planner = self._agent.planner(self.task, self.agent_config, self.session.seed, self.settings.threads)
         # What the bridge plays until the next plan takes effect; the bridge itself judges age.
         self._sent, self._sent_episode = PlanTimeline(self.task.control_dt, 3600.0), -1
         self._waiting: _Arrived | None = None  # lockstep: a state whose weights are not there yet
@@ -98,12 +99,12 @@ class Planner(PoloNode):
 
     def cleanup(self) -> None:
         """Stop the rollout threads."""
-        if hasattr(self, "dynamics"):
-            self.dynamics.close()
+        if hasattr(self, "planner"):
+            self.planner.close()
 
     def _changed(self) -> None:
         self.settings = self.config(PlannerConfig)
-        self.agent_config = self.config(PoloConfig)
+        self.agent_config = self.config(type(self.agent_config))
         if hasattr(self, "planner"):
             self.planner.configure(self.agent_config)
 
@@ -152,7 +153,7 @@ class Planner(PoloNode):
         waiting = self._waiting
         if waiting is None or not self._running:
             return
-        required = required_version(waiting.step, self.agent_config.learner.update_every)
+        required = required_version(waiting.step, self._agent.update_every(self.agent_config))
         newest = self.planner.weights_version
         if self.session.learner and newest < required and not self._given_up:
             if time.perf_counter() - waiting.at < self.settings.weights_timeout:
@@ -165,16 +166,16 @@ class Planner(PoloNode):
         self._plan(waiting)
 
     def _plan(self, arrived: _Arrived) -> None:
-        state, first_step = arrived.state, arrived.step
+        start, first_step = self.planner.start(arrived.state), arrived.step
         if self._sent_episode != arrived.episode:
             self._sent_episode = arrived.episode
             self._sent.reset(arrived.episode)
         if not self._lockstep:
-            state, first_step = self._look_ahead(arrived)
+            start, first_step = self._look_ahead(arrived, start)
         elif self.settings.predict and len(arrived.pending):
-            state = self.planner.predict(state, arrived.pending)
+            start = self.planner.predict(start, arrived.pending)
         started = time.perf_counter()
-        plan, result = self.planner.plan(state, arrived.step, first_step, arrived.episode, self._deadline(started))
+        plan, result = self.planner.plan(start, arrived.step, first_step, arrived.episode, self._deadline(started))
         ended = time.perf_counter()
         now = self.get_clock().now().to_msg()
         self._answer = convert.plan_message(plan, self.task, self._identity, self.planner.weights_version, now)
@@ -190,24 +191,24 @@ class Planner(PoloNode):
             return math.inf
         return started + self.settings.deadline * self.task.control_dt
 
-    def _look_ahead(self, arrived: _Arrived) -> tuple[FloatArray, int]:
-        """The state predicted for when the next plan's first action takes effect, and the step of that action."""
+    def _look_ahead(self, arrived: _Arrived, start: FloatArray) -> tuple[FloatArray, int]:
+        """`start` as predicted for when the next plan's first action takes effect, and the step of that action."""
         step = arrived.step
         known = arrived.pending if self.settings.predict else arrived.pending[:0]
         if self._sent.action(step).action is None:
             # The bridge has nothing to play yet: every period counts.
-            return (self.planner.predict(arrived.state, known) if len(known) else arrived.state), step
+            return (self.planner.predict(start, known) if len(known) else start), step
         expected = 0.0
         if self._latencies:
             # By hand: np.quantile takes longer than all else in here.
             expected = sorted(self._latencies)[int(self.QUANTILE * len(self._latencies))] + self.TRANSPORT
         delay = max(1, math.ceil(expected / self.task.control_dt))
-        delay = min(delay, self.planner.config.mppi.horizon - 1)
+        delay = min(delay, self.planner.horizon - 1)
         actions = list(known)
         for ahead in range(step, step + delay):
             played = self._sent.action(ahead)
             actions.append(self.task.resting_action if played.action is None else played.action)
-        return self.planner.predict(arrived.state, np.array(actions)), step + delay
+        return self.planner.predict(start, np.array(actions)), step + delay
 
     # ---- what goes out ---------------------------------------------------------------------
 

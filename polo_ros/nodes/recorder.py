@@ -17,7 +17,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import JointState
 
 from polo_ros import tasks
-from polo_ros.agents.polo import PoloConfig
+from polo_ros.agents.configs import CONFIGS
 from polo_ros.config import flatten
 from polo_ros.msg import Difference, LearnerStatus, Plan, PlannerStatus, State, Transition, Weights
 from polo_ros.nodes.base import BACKGROUND, DIAGNOSTICS, EVERY, LATCHED, STEADY, PoloNode, spin
@@ -67,7 +67,8 @@ class Recorder(PoloNode):
         self.settings = self.declare(RecorderConfig())
         # Known here to be kept with the bag; what changes live is recorded from /parameter_events.
         self._parameters: dict[str, Any] = flatten(self.session)
-        for config in (BridgeConfig(), PlannerConfig(), LearnerNodeConfig(), ShadowNodeConfig(), PoloConfig()):
+        agent = CONFIGS[self.session.agent]
+        for config in (BridgeConfig(), PlannerConfig(), LearnerNodeConfig(), ShadowNodeConfig(), agent):
             self._parameters.update(flatten(self.declare(config)))
         of_driver = f"{self._parameters['driver']}."
         overrides = self._parameter_overrides.items()

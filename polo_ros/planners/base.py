@@ -42,3 +42,11 @@ class Planner(Protocol):
     def reset(self) -> None:
         """Forget the warm start."""
         ...
+
+
+def shifted(sequence: FloatArray, steps: int, last: FloatArray) -> FloatArray:
+    """A sequence (H, nu) `steps` control periods later; rows `last` (nu,) enter at its end."""
+    if steps <= 0:
+        return sequence
+    kept = sequence[steps:]
+    return np.concatenate((kept, np.tile(last, (len(sequence) - len(kept), 1))))

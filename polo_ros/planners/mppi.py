@@ -11,9 +11,10 @@ import numpy as np
 
 from polo_ros.config import Config, option
 from polo_ros.dynamics.base import Dynamics
-from polo_ros.planners.base import PlanResult
+from polo_ros.planners.base import PlanResult, shifted
+from polo_ros.planners.evaluate import evaluate
 from polo_ros.planners.noise import knot_basis, noise_filter
-from polo_ros.planners.objective import Objective, Returns
+from polo_ros.planners.objective import Objective
 from polo_ros.planners.pace import Pace
 from polo_ros.tasks.base import FloatArray, Task
 
@@ -106,14 +107,8 @@ class Mppi:
 
     def shift(self, steps: int) -> None:
         """Move the warm start `steps` control periods on."""
-        if steps <= 0:
-            return
         last = self._rest if self.config.fill == "zero" else self.nominal[-1]
-        steps = min(steps, self.horizon)
-        shifted = np.empty_like(self.nominal)
-        shifted[: self.horizon - steps] = self.nominal[steps:]
-        shifted[self.horizon - steps :] = last
-        self.nominal = shifted
+        self.nominal = shifted(self.nominal, steps, last)
 
     def plan(self, start: FloatArray, rng: np.random.Generator, deadline: float = math.inf) -> PlanResult:
         """Plan from physics state `start` (nstate,).
@@ -128,20 +123,10 @@ class Mppi:
         effective = spread = gate = 0.0
         for _ in range(config.iterations):
             asked += config.rollouts
-            chunk = pace.chunk(config.rollouts)
-            if not chunk:
+            if not pace.chunk(config.rollouts):
                 continue
             candidates = self._sample(rng)
-            parts: list[Returns] = []
-            done = 0
-            while chunk:
-                began = self._clock()
-                part = candidates[done : done + chunk]
-                parts.append(self._objective.returns(self._dynamics.rollout(start, part), part))
-                pace.count(chunk, self._clock() - began)
-                done += chunk
-                chunk = pace.chunk(config.rollouts - done)
-            result = self._objective.score(parts)
+            result = evaluate(self._dynamics, self._objective, start, candidates, pace, self._clock)
             scores, spread, gate = result.score, result.spread, result.gate
             invalid += result.invalid
             top = float(scores.max())
@@ -152,7 +137,9 @@ class Mppi:
             effective = 1.0 / float(weights @ weights)
             usable = scores[np.isfinite(scores)] if result.invalid else scores
             best, mean = top, float(np.add.reduce(usable)) / len(usable)
-            self.nominal = np.matmul(weights, candidates[:done].reshape(done, -1)).reshape(self.horizon, -1)
+            self.nominal = np.matmul(weights, candidates[: len(scores)].reshape(len(scores), -1)).reshape(
+                self.horizon, -1
+            )
         return PlanResult(
             actions=self.nominal.copy(),
             rollouts=pace.evaluated,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -56,6 +56,7 @@ class Returns:
     terminal: FloatArray  # (N, nobs) observations at the horizon
     alive: npt.NDArray[np.bool_] | None  # (N,) not ended before the horizon; None: the task never ends
     valid: npt.NDArray[np.bool_]  # (N,) did not diverge
+    action: FloatArray | None = None  # (N, nu) taken at the terminal observations, for objectives that value actions
 
 
 class Objective:
@@ -63,11 +64,18 @@ class Objective:
 
     Of a model with particles a candidate's score is their mean: LOOP eq. 3's expectation under the model.
 
-    `value` is swapped by assignment, between two plans; None plans on rewards alone.
+    `value` is swapped by assignment, between two plans; None plans on rewards alone. `discount` is the task's if None.
     """
 
-    def __init__(self, task: Task, value: TerminalValue | None = None, config: ObjectiveConfig | None = None) -> None:
+    def __init__(
+        self,
+        task: Task,
+        value: TerminalValue | None = None,
+        config: ObjectiveConfig | None = None,
+        discount: float | None = None,
+    ) -> None:
         self.task = task
+        self.discount = task.discount if discount is None else discount
         self.value = value
         self.config = config or ObjectiveConfig()
         self._terminates = type(task).terminated is not Task.terminated
@@ -82,23 +90,27 @@ class Objective:
         obs = rollouts.observations
         horizon = actions.shape[1]
         if len(self._discounts) != horizon + 1:
-            self._discounts = self.task.discount ** np.arange(horizon + 1)
-        rewards = rollouts.rewards
-        if rewards is None:
-            played = actions[:, None] if obs.ndim == 4 else actions
-            rewards = self.task.reward(obs[..., :-1, :], played, obs[..., 1:, :])
-        alive = None
-        if self._terminates:
-            # The step into a terminal state still pays; nothing after it does.
-            ended = np.logical_or.accumulate(self.task.terminated(obs), axis=-1)
-            rewards = np.where(ended[..., :-1], 0.0, rewards)
-            alive = ~ended[..., -1]
+            self._discounts = self.discount ** np.arange(horizon + 1)
+        rewards, alive = self.rewards(rollouts, actions)
         # A copy: the observations may live in memory that the next rollout writes to.
         terminal = obs[..., -1, :].astype(np.float64, order="C")
         # Particles laid flat: one product, not one a candidate.
         flat = rewards if rewards.ndim == 2 else rewards.reshape(-1, horizon)
         reward = (flat @ self._discounts[:-1]).reshape(rewards.shape[:-1])
         return Returns(reward, terminal, alive, rollouts.valid)
+
+    def rewards(self, rollouts: Rollouts, actions: FloatArray) -> tuple[FloatArray, npt.NDArray[np.bool_] | None]:
+        """Rewards (N, H) of candidates that end where their task does, and which of them (N,) reach the horizon."""
+        obs = rollouts.observations
+        rewards: Any = rollouts.rewards
+        if rewards is None:
+            played = actions[:, None] if obs.ndim == 4 else actions
+            rewards = self.task.reward(obs[..., :-1, :], played, obs[..., 1:, :])
+        if not self._terminates:
+            return rewards, None
+        # The step into a terminal state still pays; nothing after it does.
+        ended = np.logical_or.accumulate(self.task.terminated(obs), axis=-1)
+        return np.where(ended[..., :-1], 0.0, rewards), ~ended[..., -1]
 
     def score(self, parts: Sequence[Returns]) -> Scores:
         """Scores of the candidates of all parts, in order; of one horizon.
@@ -110,7 +122,7 @@ class Objective:
         score = whole.reward if self.config.rewards else np.zeros_like(whole.reward)
         spread = gate = 0.0
         if self.value is not None:
-            estimate = self.value.estimate(whole.terminal.reshape(-1, whole.terminal.shape[-1]))
+            estimate = self.estimate(whole, self.value)
             spread, gate = estimate.spread, estimate.gate
             terminal = estimate.value.reshape(score.shape)
             if whole.alive is not None:
@@ -124,12 +136,18 @@ class Objective:
             score = np.where(usable, score, -np.inf)
         return Scores(score, invalid, spread, gate)
 
+    def estimate(self, returns: Returns, value: TerminalValue) -> ValueEstimate:
+        """The value of what candidates end in, laid flat."""
+        return value.estimate(returns.terminal.reshape(-1, returns.terminal.shape[-1]))
+
 
 def _joined(parts: Sequence[Returns]) -> Returns:
     alive = [part.alive for part in parts if part.alive is not None]
+    action = [part.action for part in parts if part.action is not None]
     return Returns(
         np.concatenate([part.reward for part in parts]),
         np.concatenate([part.terminal for part in parts]),
         np.concatenate(alive) if alive else None,
         np.concatenate([part.valid for part in parts]),
+        np.concatenate(action) if action else None,
     )

@@ -1,4 +1,4 @@
-"""A learned policy, as planners and evaluators see it."""
+"""A learned policy and its action values, as planners and evaluators see them."""
 
 from __future__ import annotations
 
@@ -21,4 +21,12 @@ class Policy(Protocol):
 
     def sample(self, observations: Floats, rng: np.random.Generator) -> FloatArray:
         """Actions (..., nu) drawn from the policy at observations (..., nobs)."""
+        ...
+
+
+class ActionValues(Protocol):
+    """Values of actions, in units of reward."""
+
+    def values(self, observations: Floats, actions: Floats) -> Floats:
+        """Value (...) of observations (..., nobs) and actions (..., nu) in the robot's units."""
         ...

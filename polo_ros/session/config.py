@@ -14,6 +14,8 @@ from polo_ros.session.health import BridgeHealth, PlannerHealth
 
 T = TypeVar("T")
 
+AGENTS = ("polo", "loop", "sac", "pets_restricted", "loop_sarsa", "loop_no_arc")
+
 
 @dataclass(frozen=True)
 class SessionConfig(Config):
@@ -24,7 +26,7 @@ class SessionConfig(Config):
     clock: str = option(
         "realtime", "who waits: nobody, or simulation for the planner", choices=("realtime", "lockstep")
     )
-    agent: str = option("polo", "what plans and learns", choices=("polo",))
+    agent: str = option("polo", "what plans and learns", choices=AGENTS)
     run_dir: str = option("", "folder for bag, checkpoints and summary; empty: none is written")
     started: str = option("", "names this start of a session: the run_dir of another one is refused; empty: any")
     learner: bool = option(True, "whether a learner takes part: a lockstep planner waits for its weights")
@@ -107,10 +109,15 @@ class ShadowNodeConfig(Config):
     shadow: ShadowConfig = field(default_factory=ShadowConfig)
 
 
-def task_parameters(task: str, clock: str = "lockstep") -> dict[str, Any]:
-    """Parameters of config/<task>.yaml and, over them, of config/<task>.<clock>.yaml; empty where there are none."""
+def task_parameters(task: str, clock: str = "lockstep", agent: str = "polo") -> dict[str, Any]:
+    """Parameters of a task's own files in config/; empty where there are none.
+
+    <task>.yaml, over it <task>.<clock>.yaml, and over both, for LOOP and its baselines, loop.yaml and <task>.loop.yaml:
+    they share their settings, so that what differs is what they are.
+    """
+    of_agent = () if agent == "polo" else ("loop.yaml", f"{task}.loop.yaml")
     found: dict[str, Any] = {}
-    for name in (f"{task}.yaml", f"{task}.{clock}.yaml"):
+    for name in (f"{task}.yaml", f"{task}.{clock}.yaml", *of_agent):
         try:
             path = resources.path("config", name)
         except FileNotFoundError:
@@ -119,7 +126,7 @@ def task_parameters(task: str, clock: str = "lockstep") -> dict[str, Any]:
     return found
 
 
-def for_task(config: T, task: str, clock: str = "lockstep") -> T:
+def for_task(config: T, task: str, clock: str = "lockstep", agent: str = "polo") -> T:
     """`config` with the values that the task's files give for its fields."""
     known = {name for name, *_ in fields(config)}
-    return replace(config, {k: v for k, v in task_parameters(task, clock).items() if k in known})
+    return replace(config, {k: v for k, v in task_parameters(task, clock, agent).items() if k in known})

@@ -1,0 +1,20 @@
+"""Settings of all agents at their defaults: what an agent's name means, without torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from polo_ros.agents.loop_config import LoopConfig
+from polo_ros.agents.polo import PoloConfig
+from polo_ros.agents.sac import SacAgentConfig
+from polo_ros.config import replace
+
+CONFIGS: dict[str, Any] = {
+    "polo": PoloConfig(),
+    "loop": LoopConfig(),
+    "sac": SacAgentConfig(),
+    # LOOP's baselines, of the same parts (Sikchi et al. 2021, section 6.1).
+    "pets_restricted": replace(LoopConfig(), {"lookahead.search": "cem", "lookahead.value": False}),
+    "loop_sarsa": replace(LoopConfig(), {"sac.next_action": "played"}),
+    "loop_no_arc": replace(LoopConfig(), {"lookahead.search": "cem"}),
+}

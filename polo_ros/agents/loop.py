@@ -1,0 +1,220 @@
+"""LOOP: plans in a learned model, with an off-policy critic behind the horizon (Sikchi et al. 2021).
+
+The baselines are the same parts, put together otherwise: see agents/configs.py.
+"""
+
+from __future__ import annotations
+
+import math
+
+from polo_ros.agents.loop_config import LoopConfig
+from polo_ros.agents.online import OnlineRun
+from polo_ros.agents.sac import unplanned
+from polo_ros.config import replace as changed
+from polo_ros.dynamics import ensemble_config
+from polo_ros.dynamics.base import Dynamics, StepwiseDynamics
+from polo_ros.dynamics.ensemble import EnsembleDynamics
+from polo_ros.dynamics.ensemble_config import PredictionConfig
+from polo_ros.dynamics.mujoco import MujocoDynamics
+from polo_ros.learning import loop_weights
+from polo_ros.learning.actor_critic import ActionRange, ActorPolicy, CriticFunction
+from polo_ros.learning.loop_learner import LoopLearner
+from polo_ros.learning.weights import Arrays, WeightsError, decode
+from polo_ros.planners.actor_prior import ActorPrior
+from polo_ros.planners.arc import Arc, ArcConfig
+from polo_ros.planners.base import PlanResult
+from polo_ros.planners.cem import Cem, CemConfig
+from polo_ros.planners.lookahead import PolicyValue, PublishedLookahead
+from polo_ros.planners.objective import Objective
+from polo_ros.safety.timeline import TimedPlan
+from polo_ros.seeding import StepStreams, Stream
+from polo_ros.tasks.base import FloatArray, Task
+
+
+class LoopPlanner:
+    """An AgentPlanner: eq. 3 by ARC, or by CEM.
+
+    Exploring it plays random actions within the actuators' range for `sac.warmup` control periods. It does so until
+    there are weights, and a model that was fitted; otherwise it does meanwhile what the actor does, or rests.
+
+    Args:
+        task: What is planned for.
+        config: Settings of the agent.
+        seed: Of all noise.
+        exploring: See above; without it a plan is the mean of the search, whatever `arc.executed` says.
+        threads: Rollout threads of a MuJoCo model; 0: one a core.
+    """
+
+    kind = loop_weights.KIND
+
+    def __init__(self, task: Task, config: LoopConfig, seed: int, exploring: bool = True, threads: int = 0) -> None:
+        self.task = task
+        self.weights_version = 0
+        self._exploring = exploring
+        self._learned = config.lookahead.model == "learned"
+        self._shapes = loop_weights.shapes(
+            config.networks,
+            config.ensemble if self._learned else None,
+            task.observation_spec.size,
+            task.model.nu,
+        )
+        self._range = ActionRange(task)
+        self._streams = StepStreams(seed, Stream.PLANNING)
+        self._model_seeds = StepStreams(seed, Stream.PREDICTION)
+        self._objective: Objective
+        if config.lookahead.form == "published":
+            self._objective = PublishedLookahead(task)
+        else:
+            self._objective = Objective(task, discount=config.sac.discount or task.discount)
+        self._true = None if self._learned else MujocoDynamics(task, threads)
+        self._models: tuple[EnsembleDynamics, EnsembleDynamics] | None = None
+        self._search: Arc | Cem | None = None
+        self._policy: ActorPolicy | None = None
+        self.configure(config)
+        self.horizon = self._searched().horizon
+        self._episode, self._first_step, self._plan_id = -1, 0, 0
+
+    def configure(self, config: LoopConfig) -> None:
+        """Take changed settings from the next plan on; the warm start stays."""
+        if not self._exploring:
+            config = changed(config, {"arc.executed": "mean"})
+        self.config = config
+        if isinstance(self._search, Arc):
+            self._search.config = config.arc
+        elif self._search is not None:
+            self._search.config = config.cem
+
+    # ---- weights ---------------------------------------------------------------------------
+
+    def check_weights(self, data: bytes) -> Arrays:
+        """Arrays of a safetensors file if they fit; raises WeightsError."""
+        arrays = decode(data, self._shapes)
+        if self._learned:
+            try:
+                ensemble_config.check(loop_weights.split(arrays)[1])
+            except ValueError as error:
+                raise WeightsError(str(error)) from None
+        return arrays
+
+    def use_weights(self, arrays: Arrays, version: int) -> None:
+        """Plan with checked weights from the next plan on."""
+        self.weights_version = version
+        fits = 1
+        if self._learned:
+            arrays, model, fits = loop_weights.split(arrays)
+            if fits:
+                self._use_model(model)
+        config = self.config
+        policy = self._policy = ActorPolicy(self.task, config.networks, arrays)
+        if not fits:
+            return
+        if config.lookahead.value:
+            critic = CriticFunction(self.task, config.networks, arrays, config.lookahead.critic)
+            self._objective.value = PolicyValue(critic, policy)
+        if self._search is None:
+            self._search = self._make_search()
+        if isinstance(self._search, Arc):
+            stepwise: StepwiseDynamics = self._true or self._model()[1]
+            self._search.prior = ActorPrior(stepwise, policy)
+
+    def _use_model(self, model: Arrays) -> None:
+        if self._models is not None:
+            for one in self._models:
+                one.use(model)
+            return
+        config = self.config
+        # The actor acts in one future that any elite may go on with, from step to step (LOOP's public code).
+        acting = PredictionConfig("ts1", 1, config.prediction.sampled, config.prediction.rewards)
+        self._models = (
+            EnsembleDynamics(self.task, config.ensemble, config.prediction, model),
+            EnsembleDynamics(self.task, config.ensemble, acting, model),
+        )
+
+    def _model(self) -> tuple[EnsembleDynamics, EnsembleDynamics]:
+        if self._models is None:
+            raise RuntimeError("no model was fitted yet")
+        return self._models
+
+    def _searched(self) -> ArcConfig | CemConfig:
+        return self.config.arc if self.config.lookahead.search == "arc" else self.config.cem
+
+    def _make_search(self) -> Arc | Cem:
+        dynamics: Dynamics = self._true or self._model()[0]
+        if self.config.lookahead.search == "arc":
+            return Arc(self.task, dynamics, self._objective, self.config.arc)
+        return Cem(self.task, dynamics, self._objective, self.config.cem)
+
+    # ---- planning --------------------------------------------------------------------------
+
+    def start(self, state: FloatArray) -> FloatArray:
+        """The observation (nobs,) at a physics state (nstate,), or that state for the task's own model."""
+        return self.task.observe(self.task.sense(state)) if self._learned else state
+
+    def predict(self, start: FloatArray, actions: FloatArray) -> FloatArray:
+        """What plans begin with after actions (T, nu); as it is as long as there is no model."""
+        if self._true is not None:
+            return self._true.advance(start, actions)
+        return start if self._models is None else self._models[0].advance(start, actions)
+
+    def plan(
+        self, start: FloatArray, state_step: int, first_step: int, episode: int, deadline: float = math.inf
+    ) -> tuple[TimedPlan, PlanResult]:
+        """Plan from an observation or a physics state, as `start` gives it; see AgentPlanner."""
+        search = self._search
+        if search is not None:
+            if episode != self._episode:
+                search.reset()
+            else:
+                # A delay that shrank may put a plan before the last one's start: the warm start then stays.
+                search.shift(first_step - self._first_step)
+        self._episode, self._first_step = episode, first_step
+        rng = self._streams.at(state_step)
+        if self._exploring and (search is None or state_step < self.config.sac.warmup):
+            actions = self._range.physical(rng.uniform(-1.0, 1.0, (self.horizon, self.task.model.nu)))
+            result = unplanned(actions)
+        elif search is None:
+            result = unplanned(self._held(start))
+        else:
+            if self._models is not None:
+                noise = self._model_seeds.at(state_step)
+                for model in self._models:
+                    model.seed(int(noise.integers(2**63)))
+            result = search.plan(start, rng, deadline)
+        self._plan_id += 1
+        return TimedPlan(self._plan_id, state_step, first_step, episode, result.actions), result
+
+    def actor(self, start: FloatArray) -> FloatArray:
+        """What the actor would do without noise, (nu,) at what `start` gave; rest as long as there is none."""
+        if self._policy is None:
+            return self.task.resting_action
+        return self._policy.mean(start if self._learned else self.task.observe(self.task.sense(start)))
+
+    def _held(self, start: FloatArray) -> FloatArray:
+        return self.actor(start)[None].repeat(self.horizon, axis=0)
+
+    def close(self) -> None:
+        """Stop the rollout threads."""
+        if self._true is not None:
+            self._true.close()
+
+
+def make_learner(task: Task, config: LoopConfig, seed: int) -> LoopLearner:
+    """Who learns for the agent."""
+    return LoopLearner(
+        task,
+        networks=config.networks,
+        config=config.sac,
+        ensemble=config.ensemble if config.lookahead.model == "learned" else None,
+        fit=config.fit,
+        values=config.lookahead.value or config.lookahead.search == "arc",
+        seed=seed,
+    )
+
+
+def make_run(task: Task, config: LoopConfig, *, seed: int, threads: int = 0, learn: bool = True) -> OnlineRun:
+    """The agent in one process; arguments as of OnlineRun and LoopPlanner."""
+    planners = (
+        LoopPlanner(task, config, seed, threads=threads),
+        LoopPlanner(task, config, seed, exploring=False, threads=threads),
+    )
+    return OnlineRun(task, config.evaluation, planners, make_learner(task, config, seed), seed, learn)

@@ -1,0 +1,153 @@
+"""Actor Regularized Control (ARC), as LOOP plans (Sikchi et al. 2021, section 5.1)."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from polo_ros.config import Config, option
+from polo_ros.dynamics.base import Dynamics
+from polo_ros.planners.actor_prior import ActorPrior
+from polo_ros.planners.base import PlanResult
+from polo_ros.planners.evaluate import evaluate
+from polo_ros.planners.gaussian import ActionGaussian
+from polo_ros.planners.objective import Objective
+from polo_ros.planners.pace import Pace
+from polo_ros.tasks.base import FloatArray, Task
+
+EXECUTED = ("draw", "mean")
+
+
+@dataclass(frozen=True)
+class ArcConfig(Config):
+    """Settings of ARC. Defaults are those of LOOP's public code."""
+
+    rollouts: int = option(105, "candidates an iteration, N, those of the actor among them", low=1, high=100_000)
+    horizon: int = option(3, "control periods that a plan looks ahead, H", low=1, high=1000)
+    iterations: int = option(5, "times that the Gaussian is moved, m", low=1, high=100, live=True)
+    beta: float = option(0.05, "share of the candidates that the actor proposes", low=0.0, high=1.0, live=True)
+    sigma: float = option(
+        0.5,
+        "standard deviation of the noise on the solution before",
+        unit="half control range",
+        low=0.0,
+        high=10.0,
+        live=True,
+    )
+    kappa: float = option(
+        1.0, "1/eta: weights are exp(kappa (L - max L))", unit="1/reward", low=1e-6, high=1e6, live=True
+    )
+    keep: float = option(0.1, "share of its variance that an iteration keeps", low=0.0, high=1.0, live=True)
+    actor: str = option(
+        "mean", "what the actor proposes: its action without noise, or one drawn from it", choices=("mean", "sample")
+    )
+    executed: str = option(
+        "draw",
+        "what a plan is: a candidate drawn by its weight, to explore, or the mean",
+        choices=EXECUTED,
+        live=True,
+    )
+
+
+class Arc:
+    """Iterated importance sampling that starts from a mixture of the actor and the solution before.
+
+    The prior over sequences is beta pi + (1 - beta) N(mu_(t-1), sigma^2): the actor's proposals, and the plan of the
+    period before, shifted, with noise. Each iteration weights the candidates by exp(kappa L) and moves the Gaussian to
+    their mean and variance (eq. 8); the actor's proposals stay among the candidates. What is found is as close to the
+    prior as a few such steps leave it (eq. 6), so that values learned from the actor are of what is done.
+
+    Args:
+        task: Range and rest of the actuators.
+        dynamics: Rolls candidates out.
+        objective: L: scores them.
+        config: Settings; may be replaced between two plans, but for the horizon.
+        prior: Proposes what the actor would do; None: there is no actor yet.
+        clock: What deadlines are read on, s.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        dynamics: Dynamics,
+        objective: Objective,
+        config: ArcConfig,
+        prior: ActorPrior | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.horizon = config.horizon
+        self.config = config
+        self.prior = prior
+        self._dynamics = dynamics
+        self._objective = objective
+        self._clock = clock
+        self._gaussian = ActionGaussian(task, config.horizon)
+
+    @property
+    def mean(self) -> FloatArray:
+        """Warm start of the next plan, (H, nu)."""
+        return self._gaussian.mean
+
+    def reset(self) -> None:
+        """Forget the warm start."""
+        self._gaussian.reset()
+
+    def shift(self, steps: int) -> None:
+        """Move the warm start `steps` control periods on."""
+        self._gaussian.shift(steps)
+
+    def plan(self, start: FloatArray, rng: np.random.Generator, deadline: float = math.inf) -> PlanResult:
+        """Plan from `start`, as the dynamics ask for it.
+
+        With a deadline, s of the clock, later iterations may fall short or be left out; the actor's proposals are
+        evaluated first.
+        """
+        config, gaussian = self.config, self._gaussian
+        pace = Pace(deadline, config.rollouts, self._clock)
+        gaussian.widen(config.sigma)
+        proposed = self._proposed(start, rng)
+        candidates, weights = gaussian.mean[None], np.ones(1)
+        invalid = 0
+        best = mean = -math.inf
+        effective = spread = gate = 0.0
+        for _ in range(config.iterations):
+            if not pace.chunk(config.rollouts):
+                break
+            drawn = np.concatenate((proposed, gaussian.draw(rng, config.rollouts - len(proposed))))
+            result = evaluate(self._dynamics, self._objective, start, drawn, pace, self._clock)
+            scores, spread, gate = result.score, result.spread, result.gate
+            invalid += result.invalid
+            top = float(scores.max())
+            if top == -math.inf:
+                continue  # every candidate diverged: what was found before is the best that is known
+            candidates = drawn[: len(scores)]
+            weights = np.exp(config.kappa * (scores - top))
+            weights /= weights.sum()
+            effective = 1.0 / float(weights @ weights)
+            best, mean = top, float(scores[np.isfinite(scores)].mean())
+            gaussian.move(candidates, weights, 0.0, config.keep)
+        if config.executed == "draw":
+            gaussian.mean = candidates[rng.choice(len(weights), p=weights)].copy()
+        return PlanResult(
+            actions=gaussian.mean.copy(),
+            rollouts=pace.evaluated,
+            rollouts_asked=config.rollouts * config.iterations,
+            invalid_rollouts=invalid,
+            best_score=best,
+            mean_score=mean,
+            effective_samples=effective,
+            value_gate=gate,
+            value_spread=spread,
+        )
+
+    def _proposed(self, start: FloatArray, rng: np.random.Generator) -> FloatArray:
+        """The actor's sequences (n, H, nu)."""
+        share = self.config.beta if self.prior is not None else 0.0
+        n = min(self.config.rollouts, math.ceil(share * self.config.rollouts - 1e-9))
+        if self.prior is None or n == 0:
+            return self._gaussian.mean[None][:0]
+        return self.prior.propose(start, n, self.horizon, self.config.actor == "sample", rng)

@@ -1,0 +1,70 @@
+"""Gaussians over sequences of actions, within the actuators' range: what ARC and CEM draw from."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from polo_ros.planners.base import shifted
+from polo_ros.seeding import truncated_normal
+from polo_ros.tasks.base import FloatArray, Task
+
+
+class ActionGaussian:
+    """A diagonal Gaussian over sequences (H, nu), and the warm start of the next one.
+
+    Draws lie within two deviations of the mean. Where the range of an actuator is less than that away, they are drawn
+    closer together: no clipping piles them up at its ends (Chua et al. 2018, PETS' public code, and LOOP's).
+
+    Args:
+        task: Range and rest of the actuators.
+        horizon: H.
+
+    Attributes:
+        mean: (H, nu), between two plans the warm start.
+        variance: (H, nu).
+    """
+
+    def __init__(self, task: Task, horizon: int) -> None:
+        self._low, self._high = task.action_low, task.action_high
+        self._scale = task.action_scale
+        self._rest = task.resting_action
+        self.horizon = horizon
+        self.mean = self.variance = np.empty((0, 0))
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin with rest."""
+        self.mean = np.tile(self._rest, (self.horizon, 1))
+        self.widen(0.0)
+
+    def shift(self, steps: int) -> None:
+        """Move the mean `steps` control periods on; its last row is repeated."""
+        self.mean = shifted(self.mean, steps, self.mean[-1])
+
+    def widen(self, sigma: float) -> None:
+        """Let the deviation be `sigma` half control ranges everywhere."""
+        self.variance = np.tile((sigma * self._scale) ** 2, (self.horizon, 1))
+
+    def draw(self, rng: np.random.Generator, n: int) -> FloatArray:
+        """Sequences (n, H, nu)."""
+        room = 0.5 * np.minimum(self.mean - self._low, self._high - self.mean)
+        deviation = np.minimum(np.sqrt(self.variance), np.maximum(room, 0.0))
+        drawn = truncated_normal(rng, (n, *self.mean.shape))
+        drawn *= deviation
+        drawn += self.mean
+        return np.clip(drawn, self._low, self._high, out=drawn)
+
+    def move(self, sequences: FloatArray, weights: FloatArray, keep_mean: float, keep_variance: float) -> None:
+        """Move to the mean and variance of weighted sequences (n, H, nu).
+
+        Args:
+            sequences: What was drawn.
+            weights: (n,), with a sum of 1.
+            keep_mean: Share of the mean before that is kept.
+            keep_variance: Share of the variance before that is kept. The variance is that around the new, whole mean.
+        """
+        flat = sequences.reshape(len(sequences), -1)
+        mean = weights @ flat
+        variance = weights @ np.square(flat - mean)
+        self.mean = keep_mean * self.mean + (1.0 - keep_mean) * mean.reshape(self.mean.shape)
+        self.variance = keep_variance * self.variance + (1.0 - keep_variance) * variance.reshape(self.mean.shape)
