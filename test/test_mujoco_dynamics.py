@@ -216,3 +216,55 @@ def test_a_batch_of_any_size_is_rolled_out_in_memory_that_is_there(physics_steps
 def test_a_negative_number_of_threads_is_refused():
     with pytest.raises(ValueError, match="threads = -1 is below its minimum 0"):
         MujocoDynamics(make("active", 1), -1)
+
+
+# ---- step by step ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "physics_steps"), [("active", 3), ("cartpole_swingup", 0), ("hopper", 0)])
+def test_candidates_that_go_step_by_step_arrive_where_a_rollout_does(kind: str, physics_steps: int) -> None:
+    task = make(kind, physics_steps)
+    rng = np.random.default_rng(5)
+    starts = np.stack([task.reset(rng) for _ in range(4)])
+    actions = rng.uniform(-0.5, 0.5, (4, 6, task.model.nu)) * task.action_scale
+    dynamics = MujocoDynamics(task, threads=2)
+    at_once = dynamics.rollout(starts, actions)
+    observations, rewards = (
+        np.array(at_once.observations),
+        task.reward(at_once.observations[:, :-1], actions, at_once.observations[:, 1:]),
+    )
+    ended = np.logical_or.accumulate(task.terminated(observations), axis=1)
+    begun = dynamics.begin(starts, 4)
+    assert begun.shape == (4, 1, task.observation_spec.size)
+    for t in range(6):
+        step = dynamics.step(actions[:, t])
+        # The constraint solver starts anew at each step here, and from the step before there.
+        np.testing.assert_allclose(step.observations[:, 0], observations[:, t + 1], atol=1e-5, rtol=1e-5)
+        np.testing.assert_allclose(step.rewards[:, 0], np.where(ended[:, t], 0.0, rewards[:, t]), atol=1e-4)
+        np.testing.assert_array_equal(step.ended[:, 0], ended[:, t + 1])
+        assert step.valid.all()
+    dynamics.close()
+
+
+def test_selected_candidates_go_on_from_where_they_were() -> None:
+    task = make("cartpole_swingup", 0)
+    dynamics = MujocoDynamics(task, threads=1)
+    dynamics.begin(task.reset(np.random.default_rng(0)), 3)
+    before = np.array(dynamics.step(np.array([[-1.0], [0.0], [1.0]])).observations)
+    np.testing.assert_array_equal(dynamics.select(np.array([2, 2, 0, 1])), before[[2, 2, 0, 1]])
+    after = dynamics.step(np.zeros((4, 1))).observations[:, 0]
+    np.testing.assert_array_equal(after[0], after[1])
+    assert not np.allclose(after[0], after[2])
+    with pytest.raises(ValueError, match="3 actions for 4 candidates"):
+        dynamics.step(np.zeros((3, 1)))
+    dynamics.close()
+
+
+def test_a_step_that_diverges_is_not_valid_and_pays_nothing() -> None:
+    task = ModelTask(FRAGILE, 2)
+    dynamics = MujocoDynamics(task, threads=1)
+    dynamics.begin(np.zeros(task.nstate), 2)
+    step = dynamics.step(np.array([[0.0], [1e6]]))
+    np.testing.assert_array_equal(step.valid, [True, False])
+    assert (step.rewards == 0.0).all()
+    dynamics.close()

@@ -1,4 +1,4 @@
-"""The paper's lemmas on random tabular MDPs: what planning with an approximate value may cost."""
+"""The papers' lemmas on random tabular MDPs: what planning with an approximate value and model may cost."""
 
 from __future__ import annotations
 
@@ -118,6 +118,28 @@ def test_replanning_every_step_loses_no_more_than_h_step_greedy_bound(case: tupl
     value, error = perturbed(optimum, rng)
     loss = optimum - mdp.evaluate(mdp.plan(value, horizon)[1][:1])
     assert loss.max() <= 2.0 * mdp.discount**horizon * error / (1.0 - mdp.discount) + 1e-7
+
+
+@given(mdps(), st.floats(0.0, 1.0))
+@settings(deadline=None)
+def test_plan_in_a_learned_model_loses_no_more_than_loops_theorem_1_allows(case: tuple, mixed: float) -> None:
+    """LOOP (Sikchi et al. 2021), eq. 5, with an exact search and the plan played to its end."""
+    mdp, rng, horizon = case
+    mdp.rewards = mdp.rewards - mdp.rewards.min()
+    highest_reward = mdp.rewards.max()
+    highest_value = highest_reward / (1.0 - mdp.discount)
+    optimum = mdp.optimum()
+    value = np.clip(perturbed(optimum, rng)[0], 0.0, highest_value)
+    value_error = np.abs(value - optimum).max()
+    size, actions = mdp.rewards.shape
+    other = rng.dirichlet(np.full(size, 0.5), size=(size, actions))
+    model = Tabular(mdp.rewards, (1.0 - mixed) * mdp.transitions + mixed * other, mdp.discount)
+    model_error = 0.5 * np.abs(model.transitions - mdp.transitions).sum(axis=2).max()
+    loss = optimum - mdp.evaluate(model.plan(value, horizon)[1])
+    shrink = mdp.discount**horizon
+    behind = sum(mdp.discount**t * t for t in range(horizon))
+    of_model = highest_reward * behind * model_error + shrink * horizon * model_error * highest_value
+    assert loss.max() <= 2.0 / (1.0 - shrink) * (of_model + shrink * value_error) + 1e-7
 
 
 def test_lemma_2_as_printed_does_not_cover_replanning_every_step() -> None:

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from polo_ros.config import flatten
 from polo_ros.learning import checkpoint as checkpoints
 from polo_ros.learning import loop_weights
 from polo_ros.learning.actor_critic import ActorCriticConfig
@@ -23,7 +22,7 @@ from polo_ros.learning.fit_config import FitConfig
 from polo_ros.learning.gaussian_ensemble import EnsembleConfig, GaussianEnsemble
 from polo_ros.learning.sac import SacLosses
 from polo_ros.learning.sac_config import SacConfig
-from polo_ros.learning.sac_learner import SacLearner, SacMetrics
+from polo_ros.learning.sac_learner import SacLearner, SacMetrics, settings_of
 from polo_ros.learning.weights import Weights
 from polo_ros.seeding import Stream, generator
 from polo_ros.tasks.base import Task
@@ -156,8 +155,7 @@ class LoopLearner(SacLearner):
     def _settings(self) -> dict[str, Any]:
         settings = super()._settings()
         if self.ensemble is not None:
-            parts = (("ensemble", self.ensemble.config), ("fit", self.fit_config))
-            settings.update({f"{part}.{name}": v for part, config in parts for name, v in flatten(config).items()})
+            settings.update(settings_of(ensemble=self.ensemble.config, fit=self.fit_config))
         return settings
 
     def _spec(self) -> checkpoints.Spec:

@@ -330,8 +330,7 @@ class SacLearner:
         return {name: vectors[name] for name in vectors if name.endswith("temperature") or ".temperature." in name}
 
     def _settings(self) -> dict[str, Any]:
-        parts = (("networks", self.networks), ("sac", self.config))
-        return {f"{part}.{name}": value for part, config in parts for name, value in flatten(config).items()}
+        return settings_of(networks=self.networks, sac=self.config)
 
     def _spec(self) -> checkpoints.Spec:
         single = np.dtype(np.float32)
@@ -354,6 +353,15 @@ class SacLearner:
         self.transitions_refused += 1
         self.message = reason
         return False
+
+
+def settings_of(**configs: Any) -> dict[str, Any]:
+    """Settings by dotted names, as a checkpoint's JSON gives them back."""
+    return {
+        f"{part}.{name}": list(value) if isinstance(value, tuple) else value
+        for part, config in configs.items()
+        for name, value in flatten(config).items()
+    }
 
 
 def _tensor(array: npt.NDArray[Any]) -> torch.Tensor:
