@@ -12,6 +12,8 @@ import pytest
 
 import polo_ros
 from polo_ros import resources, tasks
+from polo_ros.agents.configs import CONFIGS
+from polo_ros.agents.loop_config import LoopConfig
 from polo_ros.agents.polo import PoloConfig
 from polo_ros.config import Config, entry_type, fields, flatten, option, read_parameters, replace
 from polo_ros.session.config import (
@@ -24,7 +26,7 @@ from polo_ros.session.config import (
     task_parameters,
 )
 
-SESSION = (SessionConfig, BridgeConfig, PlannerConfig, LearnerNodeConfig, RecorderConfig, PoloConfig)
+SESSION = (SessionConfig, BridgeConfig, PlannerConfig, LearnerNodeConfig, RecorderConfig, PoloConfig, LoopConfig)
 
 
 def every_config() -> list[type[Config]]:
@@ -194,7 +196,7 @@ def test_every_task_has_a_file_of_settings(name):
 
 @pytest.mark.parametrize("file", sorted(resources.path("config").glob("*.yaml")), ids=lambda path: path.stem)
 def test_installed_settings_are_known_and_valid(file):
-    given = read_parameters(file)
+    given = {n: tuple(v) if isinstance(v, list) else v for n, v in read_parameters(file).items()}
     assert given
     known: set[str] = set()
     for kind in SESSION:
@@ -208,6 +210,23 @@ def test_installed_settings_are_known_and_valid(file):
         flatten(for_task(PoloConfig(), file.stem)).items()
         >= {name: value for name, value in given.items() if name in flatten(PoloConfig())}.items()
     )
+
+
+def test_loop_and_its_baselines_share_their_settings(tmp_path, monkeypatch):
+    (tmp_path / "config").mkdir()
+    files = {
+        "arm": "sac: {warmup: 1, batch_size: 2}",
+        "loop": "sac: {warmup: 3, update_every: 4}",
+        "arm.loop": "sac: {warmup: 5}",
+    }
+    for name, text in files.items():
+        (tmp_path / "config" / f"{name}.yaml").write_text(f"/**:\n  ros__parameters:\n    {text}\n")
+    monkeypatch.setenv("POLO_ROS_SHARE", str(tmp_path))
+    for name, config in CONFIGS.items():
+        if name != "polo":
+            sac = for_task(config, "arm", agent=name).sac
+            assert (sac.warmup, sac.batch_size, sac.update_every) == (5, 2, 4)
+    assert task_parameters("arm") == {"sac.warmup": 1, "sac.batch_size": 2}
 
 
 def test_a_clock_has_settings_of_its_own_over_the_tasks(tmp_path, monkeypatch):

@@ -257,6 +257,8 @@ class PoloNode(LifecycleNode):
             for action in actions:
                 action()
         except Exception as error:  # whatever goes wrong in here must be named
+            if not self.context.ok():
+                return TransitionCallbackReturn.FAILURE  # told to end meanwhile: nothing went wrong
             self.get_logger().error(f"cannot {word}: {error}")
             self.get_logger().debug(traceback.format_exc())
             return TransitionCallbackReturn.FAILURE
@@ -282,6 +284,8 @@ class PoloNode(LifecycleNode):
         self.destroy_timer(self._autostart)
         for transition in (self.trigger_configure, self.trigger_activate):
             if transition() != TransitionCallbackReturn.SUCCESS:
+                if not self.context.ok():
+                    raise ExternalShutdownException
                 raise SystemExit(f"{self.get_name()} did not start; its log above says why")
 
     def send(self, publisher: Publisher, message: Any) -> None:

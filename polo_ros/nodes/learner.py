@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import torch  # noqa: F401  before ROS: it takes seconds, and who is told to end meanwhile must do so without a word
+
 from polo_ros import tasks
 from polo_ros.agents import registry
 from polo_ros.agents.base import Update
