@@ -91,7 +91,7 @@ def _agent_config(agent: str, task: str, file: str, changes: Sequence[str]) -> A
     from polo_ros.session.config import for_task
 
     config = CONFIGS[agent]
-    given = read_parameters(Path(file)) if file else {}
+    given = read_parameters(_parameter_file(file)) if file else {}
     # A session's file: what is for its nodes alone has no meaning here, what nobody knows is refused below.
     ours = flatten(config)
     others = {name for other in OTHERS for name in flatten(other)} - ours.keys()
@@ -103,6 +103,14 @@ def _agent_config(agent: str, task: str, file: str, changes: Sequence[str]) -> A
             raise ValueError(f"malformed setting '{change}'; write NAME=VALUE")
         parsed[name] = yaml.safe_load(value)
     return replace(for_task(config, task, agent=agent), parsed)
+
+
+def _parameter_file(name: str) -> Path:
+    """A file, or one of those in the package's config folder."""
+    from polo_ros import resources
+
+    path = Path(name)
+    return path if path.exists() or path.parent != Path() else resources.path("config", name)
 
 
 def _add_lists(commands: Any) -> None:
@@ -202,12 +210,12 @@ def _list(options: argparse.Namespace) -> int:
 def _add_bench(commands: Any) -> None:
     parser = commands.add_parser(
         "bench",
-        help="measure: planning (in a learned model: ensemble), a run of POLO, a session, its bridge, a fleet, delays",
+        help="measure: planning (in learned models: ensemble, loop), a run of POLO, a session, bridge, fleet, delays",
     )
-    what = ["planning", "ensemble", "polo", "session", "latency", "bridge", "fleet"]
+    what = ["planning", "ensemble", "loop", "polo", "session", "latency", "bridge", "fleet"]
     parser.add_argument("what", choices=what, help="what to measure")
     parser.add_argument("--json", action="store_true", help="print as JSON")
-    parser.add_argument("--repeats", type=int, default=30, help="planning, ensemble: interleaved rounds (default: 30)")
+    parser.add_argument("--repeats", type=int, default=30, help="planning, ensemble, loop: rounds (default: 30)")
     parser.add_argument("--steps", type=int, default=320, help="polo: control periods of each run (default: 320)")
     parser.add_argument(
         "--duration", type=float, default=60.0, help="session, bridge, fleet: robot time, s (default: 60)"
@@ -226,6 +234,10 @@ def _bench(options: argparse.Namespace) -> int:
         from polo_ros.bench.ensemble import bench_ensemble
 
         rows = bench_ensemble(options.repeats)
+    elif options.what == "loop":
+        from polo_ros.bench.loop import bench_loop
+
+        rows = bench_loop(options.repeats)
     elif options.what == "polo":
         from polo_ros.bench.polo import bench_polo
 

@@ -323,3 +323,13 @@ def test_polo_run_loop(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> No
     figures = json.loads(capsys.readouterr().out)
     assert (figures["steps"], figures["weights_version"]) == (120, 2)
     assert figures["model_mse"] > 0.0 and len(figures["evaluations"]) == 1
+
+
+def test_polo_bench_loop(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "loop", "--repeats", "1", "--json"]) == 0
+    paper, light = json.loads(capsys.readouterr().out)
+    assert (paper["preset"], paper["rollouts"], paper["particles"], paper["elites"]) == ("loop_paper", 105, 20, 5)
+    assert (light["preset"], light["wanted_plan_ms"]) == ("loop", 25.0)
+    for row in (paper, light):
+        assert 0.0 < row["model_ms"] < row["networks_ms"] and row["ratio"] > 0.0
+    assert main(["bench", "loop", "--repeats", "0"]) == 2
