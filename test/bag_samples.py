@@ -66,7 +66,8 @@ def cdr(type_name: str, **fields: Any) -> bytes:
         elif name == "header":
             values[name] = header(0.0)
         elif kind == 4:
-            values[name] = np.zeros(0, dtype=detail[0][1][0])
+            entry = detail[0][1][0]
+            values[name] = [] if entry == "string" else np.zeros(0, dtype=entry)
         else:
             values[name] = {"string": "", "bool": False}.get(detail[0], 0)
     message = store().types[type_name](**values)

@@ -243,7 +243,34 @@ def test_a_state_that_stands_still_may_be_obeyed_for_max_state_age_only() -> Non
     assert "fault" not in tape.found()
     for read in reads[20:25]:
         read["bad"] = "frozen"
-    assert len(tape.found()["fault"]) == 4  # 0.2 s and a period are allowed
+    # 0.2 s and a period are allowed, from the first of them on: that one was measured.
+    assert len(tape.found()["fault"]) == 3
+    for write in tape.writes()[22:25]:
+        write["action"] = [0.0]
+    tape.arms.append(tape.writes()[24]["t"] + 0.001)
+    assert "fault" not in tape.found()
+
+
+def test_two_planners_may_both_be_silent_and_the_first_to_speak_again_is_obeyed() -> None:
+    def back(first: int, second: int) -> Tape:
+        """Silence from step 10 to 24, then a rival's plans; the one that was obeyed speaks from `first` on."""
+        tape = Tape()
+        tape.traffic = [r for r in tape.traffic if r["do"] == "state" or not 10 <= r["state_step"] < 24]
+        for write in tape.writes()[20:24]:
+            write["action"] = [0.0]
+        for write in tape.writes()[10:20]:
+            write["action"] = [0.1]  # of the plan of step 9
+        for plan in [plan for plan in tape.plans() if plan["state_step"] >= 24]:
+            rival = {**plan, "planner_id": 8, "actions": [-0.1] * 25, "t": plan["t"] + second * 1e-4}
+            tape.traffic.append(rival)
+            plan["t"] += first * 1e-4
+        tape.traffic.sort(key=lambda record: record["t"])
+        for write in tape.writes()[24:]:
+            write["action"] = [-0.1]
+        return tape
+
+    assert "planner" not in back(first=2, second=1).found()
+    assert len(back(first=1, second=2).found()["planner"]) == 1
 
 
 def test_two_planners_that_are_obeyed_in_turn_are_found() -> None:
@@ -265,6 +292,32 @@ def test_periods_that_are_not_in_the_bag_are_found() -> None:
     del recorded[17]
     recorded[18] = [[0.7]]
     assert [period.step for period in oracle.lost(evidence, recorded)] == [17, 18]
+
+
+def test_periods_of_a_bridge_that_is_heard_late_are_counted_back() -> None:
+    tape = Tape()
+    recorded = {period.step: [period.action] for period in tape.evidence().periods}
+    tape.traffic = [r for r in tape.traffic if r["do"] == "plan" or r["step"] >= 15]
+    evidence = tape.evidence()
+    assert [period.step for period in evidence.periods] == list(range(40))
+    assert oracle.lost(evidence, recorded) == [] and tape.found() == {}
+
+
+def test_a_state_heard_of_one_bridge_names_no_period_of_another() -> None:
+    """Robots begin anew in the same state, and go on equally while nobody controls them."""
+    first, second = Tape(10), Tape(10)
+    first.traffic = []  # of the first one no state was heard
+    for record in (*second.driver, *second.traffic):
+        record["t"] += 5.0
+        for name in ("step", "state_step", "first_step"):
+            if name in record:
+                record[name] += 1000
+        if "pid" in record:
+            record["pid"], record["clock"] = 2, record["clock"] + 5.0
+    first.driver += second.driver
+    first.traffic += second.traffic
+    evidence = first.evidence()
+    assert [period.step for period in evidence.periods] == [-1] * 10 + list(range(1000, 1010))
 
 
 def test_a_step_that_falls_is_found() -> None:

@@ -92,19 +92,30 @@ class Evidence:
 def assemble(
     driver: Sequence[Record], traffic: Sequence[Record], limits: Limits, arms: Sequence[float] = ()
 ) -> Evidence:
-    """Put the journals together; states tell which control period a command belongs to."""
-    named = _steps_of_reads(driver, [r for r in traffic if r["do"] == "state"])
+    """Put the journals together; states tell which control period a command belongs to.
+
+    Whoever hears them may hear a new bridge a little late: its periods are counted back from the first state heard.
+    """
+    begins = _begins(driver)
+    named = _steps_of_reads(driver, [r for r in traffic if r["do"] == "state"], [driver[n]["t"] for n in begins])
     periods: list[Period] = []
+    starts = set(begins)
+    unnamed: list[Period] = []  # the last ones, in a row that ends with the next read
     read: Record | None = None
     before: Sequence[float] | None = None
     step, episode = -1, -1
     for number, record in enumerate(driver):
+        if number in starts:
+            before, step, unnamed = None, -1, []
         if periods and periods[-1].over == math.inf:
             periods[-1].over = record["t"]
         if record["do"] == "read":
             read = record
             if number in named:
                 step, episode = named[number]
+                for back, period in enumerate(reversed(unnamed[-step:] if step else []), 1):
+                    period.step, period.episode = step - back, episode
+                unnamed = []
         elif record["do"] == "write" and read is not None:
             action = record["action"]
             periods.append(
@@ -122,17 +133,33 @@ def assemble(
                     safe=_near(action, limits.safe, NEAR),
                 )
             )
+            if step < 0:
+                unnamed.append(periods[-1])
             if len(action) == len(limits.low) and all(math.isfinite(u) for u in action):
                 before = action
             step += step >= 0  # until a state says otherwise
-        elif record["do"] in ("connect", "reset"):
-            before = None
-            step = -1 if record["do"] == "connect" else step
+        elif record["do"] == "reset":
+            before, unnamed = None, []
     return Evidence(limits, periods, driver, [r for r in traffic if r["do"] == "plan"], arms)
 
 
-def _steps_of_reads(driver: Sequence[Record], states: Sequence[Record]) -> dict[int, tuple[int, int]]:
-    """Step and episode of reads, by their place in the journal: those whose numbers were published as a state."""
+def _begins(driver: Sequence[Record]) -> list[int]:
+    """Places in the journal where somebody connects to the driver."""
+    return [
+        number
+        for number, record in enumerate(driver)
+        if record["do"] == "connect" or number == 0 or record["pid"] != driver[number - 1]["pid"]
+    ]
+
+
+def _steps_of_reads(
+    driver: Sequence[Record], states: Sequence[Record], begins: Sequence[float]
+) -> dict[int, tuple[int, int]]:
+    """Step and episode of reads, by their place in the journal: those whose numbers were published as a state.
+
+    A state is of the bridge that was there when it was heard: a robot may be in the same state under two of them.
+    `begins` are the steady times at which each connected.
+    """
     times = [state["t"] for state in states]
     found: dict[int, tuple[int, int]] = {}
     used = 0  # states before it belong to earlier reads
@@ -140,7 +167,9 @@ def _steps_of_reads(driver: Sequence[Record], states: Sequence[Record]) -> dict[
         if record["do"] != "read" or record["bad"] in SEEN_AT_ONCE:
             continue
         first = max(bisect.bisect_left(times, record["t"]), used)
-        for place, state in enumerate(states[first : first + 50], first):
+        next_life = bisect.bisect_right(begins, record["t"])
+        end = bisect.bisect_left(times, begins[next_life]) if next_life < len(begins) else len(states)
+        for place, state in enumerate(states[first : min(first + 50, end)], first):
             if state["qpos"] == record["qpos"] and state["qvel"] == record["qvel"]:
                 found[number] = (state["step"], state["episode"])
                 used = place + 1
@@ -256,13 +285,17 @@ def unanswered_states(evidence: Evidence) -> list[Violation]:
     limits = evidence.limits
     out = []
     fault: tuple[float, str] | None = None  # steady time from which on the safe stop has to be there, and why
-    fresh = -math.inf  # robot's clock, of the newest state that was not frozen
+    newest: Record | None = None  # read of the newest state; of one that stands still it is the first
+    still = False
     for record in evidence.records:
         if record["do"] == "read":
-            if record["bad"] != "frozen":
-                fresh = record["clock"]
-            elif limits.max_state_age and record["clock"] - fresh > limits.max_state_age + limits.period:
-                fault = fault or (record["t"], "a state that stands still")
+            if record["bad"] != "frozen" or not still:
+                newest = record
+            elif newest is not None and limits.max_state_age:
+                late = record["waited"] - newest["waited"] + JITTER if record["pid"] == newest["pid"] else JITTER
+                if record["clock"] - newest["clock"] > limits.max_state_age + limits.period + late:
+                    fault = fault or (record["t"], "a state that stands still")
+            still = record["bad"] == "frozen"
             if record["bad"] and record["bad"] != "frozen":
                 fault = fault or (record["t"], f"a state with {record['bad']}")
         elif record["do"] == "error" and record["at"] != "status":  # which is for display alone
@@ -277,23 +310,32 @@ def unanswered_states(evidence: Evidence) -> list[Violation]:
 
 
 def two_masters(evidence: Evidence) -> list[Violation]:
-    """Periods in which another planner is obeyed than just before, although that one was not silent."""
+    """Periods in which another planner is obeyed than just before, although that one was not silent.
+
+    The other one takes over with a plan that comes when the first was silent for long enough; that plan need not be
+    the one that is played first.
+    """
+    limits = evidence.limits
+    spoken: dict[int, list[float]] = {}
+    for plan in evidence.plans:
+        if _well_formed(plan, limits):
+            spoken.setdefault(plan["planner_id"], []).append(plan["t"])
+    taken = [period.t for period in evidence.periods]  # plans are taken just before the command of a period
     out = []
     last: Period | None = None
     for period in evidence.periods:
         if not period.planner:
             continue
         if last is not None and period.planner != last.planner and period.episode == last.episode:
-            quiet = min(
-                (
-                    period.t - p["t"]
-                    for p in evidence.plans
-                    if p["planner_id"] == last.planner and p["t"] < period.t and _well_formed(p, evidence.limits)
-                ),
-                default=math.inf,
-            )
-            if quiet < evidence.limits.max_plan_age - evidence.limits.period:
-                text = f"planner {period.planner:016x} is obeyed, {last.planner:016x} spoke {quiet:.3f} s before"
+            before, other = spoken.get(last.planner, []), spoken.get(period.planner, [])
+            began = bisect.bisect_left(other, last.t - limits.max_plan_age)
+            quiet = 0.0
+            for t in other[began : bisect.bisect_left(other, period.t)]:
+                heard = bisect.bisect_left(before, t)
+                at = taken[bisect.bisect_left(taken, t)]
+                quiet = max(quiet, at - before[heard - 1] if heard else math.inf)
+            if quiet < limits.max_plan_age - limits.period:
+                text = f"planner {period.planner:016x} is obeyed, {last.planner:016x} was silent for {quiet:.3f} s"
                 out.append(Violation(period.t, "planner", text))
         last = period
     return out

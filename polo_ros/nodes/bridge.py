@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from rclpy.qos import QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock as ClockMsg
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
@@ -29,8 +29,11 @@ from polo_ros.safety.timeline import TimedPlan
 from polo_ros.session.config import BridgeConfig
 from polo_ros.session.health import Alert, Window, judge
 from polo_ros.session.loop import RobotLoop, Sample
+from polo_ros.session.step_file import StepFile
 
 BY_SERVICE = "stopped by service"
+# Plans that wait for the next control period, here and in the middleware: a wrong one must not push out a right one.
+OFFERS = 16
 
 
 class Bridge(PoloNode):
@@ -46,10 +49,10 @@ class Bridge(PoloNode):
     MEETING = 5.0
     # s between the last control period and word of the end, for those who still write down what came before.
     SETTLING = 0.5
-    # Plans that wait for the next control period; a wrong one must not push out a right one.
-    OFFERS = 16
-    # In run_dir: why the robot is stopped, as long as it is.
-    STOP_FILE = "stopped.json"
+    # In run_dir: why the robot is stopped, as long as it is; and which steps are used up.
+    STOP_FILE, STEP_FILE = "stopped.json", "steps.json"
+    # s between two looks at how far control is, and s for which steps are used up ahead: control waits for no disk.
+    LOOK, AHEAD = 0.25, 1.0
 
     def __init__(self) -> None:
         super().__init__("bridge")
@@ -61,13 +64,19 @@ class Bridge(PoloNode):
         self._wake = threading.Condition()
         self._stopping = self._paused = self._finished = False
         self._steps_allowed = 0
-        self._offers: deque[tuple[TimedPlan, int]] = deque(maxlen=self.OFFERS)
+        self._offers: deque[tuple[TimedPlan, int]] = deque(maxlen=OFFERS)
         self._planner_met = False
+        # Step and episode that were used last: as this process knows, as is written in run_dir, as a planner says.
+        self._went: tuple[int, int] | None = None
+        self._written: tuple[int, int] | None = None
         self._seen: tuple[int, int] | None = None
         self._controlling = False
         self._state_ages, self._plan_ages, self._late = Window(), Window(), Window()
         run_dir = self.session.run_dir
         self._stop_file = StopFile(Path(run_dir) / self.STOP_FILE) if run_dir else None
+        self._step_file = StepFile(Path(run_dir) / self.STEP_FILE, self.session.started) if run_dir else None
+        self._step_keeper: threading.Thread | None = None
+        self._news = threading.Event()
         self._kept: Fault | None = None
         self._keeping = threading.Lock()
         self.on_change(self._changed)
@@ -82,6 +91,7 @@ class Bridge(PoloNode):
         if self.session.clock == "lockstep" and not self.driver.simulated:
             raise ValueError(f"clock 'lockstep' with driver '{self.settings.driver}': a robot does not wait for plans")
         before = self._kept_fault()
+        self._written = self._kept_steps()
         own = self.settings
         self.loop = RobotLoop(
             self.task,
@@ -107,7 +117,9 @@ class Bridge(PoloNode):
         self._transition_publisher = self.create_lifecycle_publisher(TransitionMsg, "transition", EVERY)
         self._joint_publisher = self.create_lifecycle_publisher(JointState, "joint_states", LATEST)
         self._clock_publisher = self.create_lifecycle_publisher(ClockMsg, "/clock", QoSProfile(depth=1))
-        self._plan_subscription = self.create_subscription(Plan, "plan", self._receive_plan, LATEST)
+        self._plan_subscription = self.create_subscription(
+            Plan, "plan", self._receive_plan, QoSProfile(depth=OFFERS, reliability=LATEST.reliability)
+        )
         self._status_subscription = self.create_subscription(
             PlannerStatus, "planner/status", self._receive_status, LATCHED
         )
@@ -140,8 +152,11 @@ class Bridge(PoloNode):
         if self._thread is not None:
             self._thread.join(timeout=5.0)
             self._thread = None
-            if self.loop.step:
-                self._seen = (self.loop.step, self.loop.episode)  # where to go on when activated again
+            self._note_where()
+        self._news.set()
+        if self._step_keeper is not None:
+            self._step_keeper.join(timeout=1.0)
+            self._step_keeper = None
         self._quietly(self.driver.stop)
 
     def cleanup(self) -> None:
@@ -185,6 +200,31 @@ class Bridge(PoloNode):
                 self.get_logger().error(f"{self._stop_file.path}: {error}")
                 return str(error)
             return ""
+
+    def _kept_steps(self) -> tuple[int, int] | None:
+        if self._step_file is None:
+            return None
+        try:
+            return self._step_file.read()
+        except (OSError, ValueError) as error:
+            self.problem = f"steps go on from what the planner says: {error}"
+            self.get_logger().error(self.problem)
+            return None
+
+    def _keep_steps(self, step: int, episode: int) -> None:
+        """Write down that everything up to `step` and `episode` may be used."""
+        if self._step_file is not None:
+            try:
+                self._step_file.write(step, episode)
+            except OSError as error:
+                self.get_logger().error(f"steps are not kept: {error}", throttle_duration_sec=10.0)
+
+    def _keep_steps_ahead(self) -> None:
+        """The same beside control, until it ends."""
+        while not self._stopping:
+            self._keep_steps(self.loop.step + self._ahead, self.loop.episode)
+            self._news.wait(self.LOOK)
+            self._news.clear()
 
     # ---- what comes in ---------------------------------------------------------------------
 
@@ -274,10 +314,15 @@ class Bridge(PoloNode):
                 self.publish_diagnostics()  # at once: it may be over before the next second
                 self._wait(1.0)
                 self._reconnect()
-                self._seen = (self.loop.step, self.loop.episode)
+                self._note_where()
             except Exception:
                 self._quietly(self.driver.stop)  # the robot must be safe whatever went wrong here
                 raise
+
+    def _note_where(self) -> None:
+        """Remember where control ended, if it has begun: there it goes on when it begins again."""
+        if self._went is not None:
+            self._went = max(self._went, (self.loop.step, self.loop.episode))
 
     def _reconnect(self) -> None:
         if not self._stopping:  # a slow connection would keep control from ending in time
@@ -290,14 +335,20 @@ class Bridge(PoloNode):
         if self._stopping:
             return
         self.driver.activate()
-        # A planner that saw a session go on before tells where; else this is its beginning.
-        step, episode = (self._seen[0] + 1, self._seen[1] + 1) if self._seen else (0, 0)
+        last = self._went or self._written or self._seen
+        self._went = step, episode = (last[0] + 1, last[1] + 1) if last else (0, 0)
         self.loop.start(step, episode)
         sample = self.loop.sense()
-        due = time.monotonic()
         simulated = self.driver.simulated
         lockstep = self.session.clock == "lockstep"
         period = self.task.control_dt
+        # Who waits for plans may wait for a file too, and then nothing is used up that is not used.
+        self._ahead = 0 if lockstep else math.ceil(self.AHEAD / period)
+        if self._step_keeper is None:
+            self._keep_steps(step + self._ahead, episode)
+            if self._step_file is not None and not lockstep:
+                self._step_keeper = self.work(self._keep_steps_ahead, "steps")
+        due = time.monotonic()
         # Simulation waits for the first plan of an episode. A robot never waits: its safe stop is played.
         begun = not simulated
         while not self._stopping:
@@ -320,6 +371,8 @@ class Bridge(PoloNode):
             if not self._controlling:
                 self._controlling, self.failure = True, ""
                 self.get_logger().info(f"control begins with step {sample.step}")
+            if lockstep:
+                self._keep_steps(sample.step, sample.episode)
             self.loop.play(sample)
             self._state_ages.add(sample.robot.age)
             if self.loop.plan_age < math.inf:
@@ -338,6 +391,8 @@ class Bridge(PoloNode):
                 self.problem = ""
             self.send(self._transition_publisher, convert.transition_message(transition, self.task))
             self._publish_clock(after)
+            if after.episode != sample.episode:
+                self._news.set()
             begun = after.episode == sample.episode or not simulated
             sample = after
 
@@ -348,19 +403,22 @@ class Bridge(PoloNode):
         limit = time.monotonic() + self.settings.start_timeout
         topic = self.resolve_topic_name("transition")
         while not self._stopping:
-            missing = wanted - {info.node_name for info in self.get_subscriptions_info_by_topic(topic)}
+            there = self.get_subscriptions_info_by_topic(topic)
+            missing = wanted - {info.node_name for info in there}
             # A node is in the graph before its subscription is matched; what is published before that it never gets.
-            if not missing and self._transition_publisher.get_subscription_count() >= len(wanted):
+            # Others that listen are matched too, and must not be counted for those that are waited for.
+            volatile = [info for info in there if info.qos_profile.durability is DurabilityPolicy.VOLATILE]
+            if not missing and self._transition_publisher.get_subscription_count() >= len(volatile):
                 break
             if time.monotonic() > limit:
-                self.get_logger().warning(
-                    f"starting after {self.settings.start_timeout} s without {' and '.join(sorted(missing))}"
-                )
+                names = " and ".join(sorted(missing or wanted))
+                self.get_logger().warning(f"starting after {self.settings.start_timeout} s without {names}")
                 break
             self._wait(0.05)
         # A planner says at once where control was when it planned last, or that it has not planned yet.
         limit = time.monotonic() + self.MEETING
-        while not self._stopping and not self._planner_met and time.monotonic() < limit:
+        known = self._went is not None or self._written is not None
+        while not self._stopping and not known and not self._planner_met and time.monotonic() < limit:
             self._wait(0.02)
 
     def _await_plan(self, sample: Sample, exact: bool, granted: bool) -> bool:

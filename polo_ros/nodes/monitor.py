@@ -13,6 +13,7 @@ from rclpy.serialization import deserialize_message
 from visualization_msgs.msg import MarkerArray
 
 from polo_ros import drivers, tasks
+from polo_ros.agents.configs import CONFIGS
 from polo_ros.dynamics.trace import trace
 from polo_ros.msg import Plan, State
 from polo_ros.nodes import convert
@@ -56,8 +57,10 @@ class Monitor(PoloNode):
     def __init__(self) -> None:
         super().__init__("monitor")
         # All settings are checked here, where a wrong one ends the session: other nodes would be restarted for ever.
+        agent = CONFIGS[self.session.agent]
         for config in OTHERS:
-            self.declare(config)
+            if config is agent or config not in CONFIGS.values():
+                self.declare(config)
         self.settings = self.config(BridgeConfig)
         self.declare(drivers.settings(self.settings.driver))
         self.refuse_unknown(OTHERS, self.settings.driver)
