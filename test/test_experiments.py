@@ -19,6 +19,7 @@ from plugin_packages import install
 from toy_experiment.toys import Single, Toy
 
 from polo_ros import tasks
+from polo_ros.agents.configs import CONFIGS
 from polo_ros.agents.polo import PoloConfig
 from polo_ros.agents.run import run_polo
 from polo_ros.cli import main
@@ -329,7 +330,7 @@ def test_the_trials_of_an_experiment_are_consistent(name: str, budget: str) -> N
         assert Path(trial.name).name == trial.name
         assert set(trial.needs) <= set(names[: names.index(trial.name)])
         assert plain(trial.settings) == trial.settings
-        replace(PoloConfig(), trial.settings.get("config", {}))
+        replace(CONFIGS.get(trial.settings.get("agent", ""), PoloConfig()), trial.settings.get("config", {}))
 
 
 @pytest.mark.parametrize("budget", ["full", "small"])

@@ -162,7 +162,8 @@ class LoopPlanner:
         """Plan from an observation or a physics state, as `start` gives it; see AgentPlanner."""
         search = self._search
         if search is not None:
-            if episode != self._episode:
+            # Whatever was planned before period 0 was of another run.
+            if episode != self._episode or not first_step:
                 search.reset()
             else:
                 # A delay that shrank may put a plan before the last one's start: the warm start then stays.

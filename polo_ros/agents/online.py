@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from polo_ros.drivers.mujoco import MujocoDriver
 from polo_ros.replay.transition import Transition
 from polo_ros.session.config import BridgeConfig
 from polo_ros.session.loop import RobotLoop, Sample
-from polo_ros.tasks.base import Task
+from polo_ros.tasks.base import FloatArray, Task
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class EvaluationConfig(Config):
     every: int = option(2000, "control periods between two evaluations; 0: only at the end", low=0, high=100_000_000)
     episodes: int = option(5, "episodes of an evaluation, always from the same starts", low=1, high=10_000)
     steps: int = option(
-        1000, "control periods after which an episode is cut that the task does not cut", low=1, high=1_000_000
+        1000, "control periods after which an episode is cut, unless the task cuts it before", low=1, high=1_000_000
     )
 
 
@@ -125,6 +126,7 @@ class OnlineRun:
         steps: int,
         watch: Callable[[Transition], None] | None = None,
         watch_evaluation: Callable[[Evaluation], None] | None = None,
+        between: Callable[[OnlineResult], None] | None = None,
     ) -> OnlineResult:
         """Act and learn for `steps` control periods more; the last of them is followed by an evaluation.
 
@@ -132,6 +134,7 @@ class OnlineRun:
             steps: Control periods.
             watch: Called after every control period.
             watch_evaluation: Called after every evaluation.
+            between: Called with the result so far whenever an episode has ended: the run can then be saved.
         """
         result = OnlineResult()
         learner, every = self.learner, self.config.every
@@ -140,7 +143,7 @@ class OnlineRun:
             self._loop.start()
             self._sample = self._loop.sense()
         for index in range(steps):
-            transition, self._sample = self._play(self._loop, self.planner, self._sample, result.plan_ms)
+            transition, self._sample = _play(self._loop, self.planner, self._sample, result.plan_ms)
             result.steps += 1
             returns = result.episode_returns
             returns[transition.episode] = returns.get(transition.episode, 0.0) + transition.reward
@@ -159,12 +162,47 @@ class OnlineRun:
                 result.evaluating_s += time.perf_counter() - trying
                 if watch_evaluation is not None:
                     watch_evaluation(result.evaluations[-1])
+            if between is not None and not self._sample.episode_step:
+                between(result)
         result.wall_s = time.perf_counter() - began
         return result
 
     def evaluate(self) -> tuple[float, ...]:
         """Undiscounted returns of the agent as it is, of each of `evaluation.episodes` episodes."""
-        return tuple(self._try(self.FIRST_TRIED + number) for number in range(self.config.episodes))
+        return tuple(
+            sum(t.reward for t in attempt(self._trial, self.tried, self.FIRST_TRIED + number, self.config.steps))
+            for number in range(self.config.episodes)
+        )
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint from which `restore` goes on as if nothing had been; only between two episodes.
+
+        Raises:
+            RuntimeError: Nothing is learned, or an episode is under way: its warm start is not kept.
+        """
+        if not self._learn or self._sample is None or self._sample.episode_step:
+            raise RuntimeError("a run can be saved only between two episodes, and only if it learns")
+        self.learner.save(path)
+
+    def restore(self, path: Path, episodes: FloatArray) -> int:
+        """Go on from a checkpoint.
+
+        Args:
+            path: What `save` wrote.
+            episodes: Number of the episode of each control period up to the checkpoint, or further, (T,).
+
+        Returns:
+            Control periods that lie behind the checkpoint.
+
+        Raises:
+            What the learner's `restore` raises.
+        """
+        self.learner.restore(path)
+        self._publish()
+        steps = self.learner.last_step + 1
+        self._loop.start(steps, int(episodes[steps - 1]) + 1)
+        self._sample = self._loop.sense()
+        return steps
 
     def close(self) -> None:
         """Let go of robot and threads."""
@@ -187,28 +225,26 @@ class OnlineRun:
         for planner in (self.planner, self.tried):
             planner.use_weights(planner.check_weights(data), weights.version)
 
-    def _try(self, episode: int) -> float:
-        """Return of one episode without exploring."""
-        loop = self._trial
-        loop.start(0, episode)
-        sample, total = loop.sense(), 0.0
-        for _ in range(self.task.episode_steps or self.config.steps):
-            transition, sample = self._play(loop, self.tried, sample, [])
-            total += transition.reward
-            if transition.terminated or transition.truncated:
-                break
-        return total
 
-    def _play(
-        self, loop: RobotLoop, planner: AgentPlanner, sample: Sample, took_ms: list[float]
-    ) -> tuple[Transition, Sample]:
-        began = time.perf_counter()
-        start = planner.start(sample.state)
-        if len(sample.pending):
-            start = planner.predict(start, sample.pending)
-        plan, _ = planner.plan(start, sample.step, sample.step, sample.episode)
-        took_ms.append(1e3 * (time.perf_counter() - began))
-        refused = loop.offer(plan, planner.weights_version)
-        if refused:
-            raise RuntimeError(f"control period {sample.step}: the plan was refused: {refused}")
-        return loop.act(sample)
+def attempt(loop: RobotLoop, planner: AgentPlanner, episode: int, steps: int) -> list[Transition]:
+    """Play episode number `episode`, of at most `steps` control periods, and learn nothing."""
+    loop.start(0, episode)
+    sample = loop.sense()
+    found: list[Transition] = []
+    while len(found) < steps and not (found and (found[-1].terminated or found[-1].truncated)):
+        transition, sample = _play(loop, planner, sample, [])
+        found.append(transition)
+    return found
+
+
+def _play(loop: RobotLoop, planner: AgentPlanner, sample: Sample, took_ms: list[float]) -> tuple[Transition, Sample]:
+    began = time.perf_counter()
+    start = planner.start(sample.state)
+    if len(sample.pending):
+        start = planner.predict(start, sample.pending)
+    plan, _ = planner.plan(start, sample.step, sample.step, sample.episode)
+    took_ms.append(1e3 * (time.perf_counter() - began))
+    refused = loop.offer(plan, planner.weights_version)
+    if refused:
+        raise RuntimeError(f"control period {sample.step}: the plan was refused: {refused}")
+    return loop.act(sample)

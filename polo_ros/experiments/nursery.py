@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -106,6 +107,9 @@ def hatch(number: int) -> Path:
             with contextlib.suppress(Exception):  # what is wrong with it, its own process will say
                 importlib.import_module(module)
             sys.stdout.flush()  # or each of them would say it again
+            # A child's collector would visit all that was imported, and copy its pages, once more at its end.
+            gc.collect()
+            gc.freeze()
             pid = os.fork()
             if pid == 0:
                 for descriptor in (number, *children):

@@ -18,11 +18,14 @@ _PLACES = {
     "polo.walk": "polo_walk:Walk",
     "polo.box": "polo_box:Box",
     "polo.realtime": "polo_realtime:Realtime",
+    "loop.online": "loop_online:Online",
+    "loop.actor_divergence": "loop_actor_divergence:ActorDivergence",
+    "loop.tradeoff": "loop_tradeoff:Tradeoff",
 }
 
 
 def names() -> list[str]:
-    """All experiments, in the order of the paper."""
+    """All experiments, those of a paper in its order."""
     return list(_PLACES)
 
 
