@@ -260,7 +260,7 @@ def test_what_comes_is_predicted_by_the_learned_model_and_not_by_the_true_one() 
 @pytest.mark.parametrize("search", ["arc", "cem"])
 @pytest.mark.parametrize("form", ["paper", "published"])
 def test_plans_in_the_true_model_too(search: str, form: str) -> None:
-    config = replace(CONFIG, lookahead=LookaheadConfig(search=search, model="true", form=form))
+    config = replace(CONFIG, lookahead=LookaheadConfig(search=search, model="mujoco", form=form))
     made = planner(config)
     np.testing.assert_array_equal(made.start(STATE), STATE)
     plan, result = made.plan(made.start(STATE), 100, 100, 0)

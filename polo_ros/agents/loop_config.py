@@ -22,7 +22,7 @@ class LookaheadConfig(Config):
     model: str = option(
         "learned",
         "what is planned in: the learned ensemble, or the task's own MuJoCo model",
-        choices=("learned", "true"),
+        choices=("learned", "mujoco"),
     )
     value: bool = option(True, "value the end of a plan by the critic; false: rewards alone count")
     critic: str = option(
