@@ -13,8 +13,7 @@ from polo_ros.config import Config, option
 from polo_ros.dynamics.base import Dynamics
 from polo_ros.planners.actor_prior import ActorPrior
 from polo_ros.planners.base import PlanResult
-from polo_ros.planners.evaluate import evaluate
-from polo_ros.planners.gaussian import ActionGaussian
+from polo_ros.planners.gaussian import GaussianSearch
 from polo_ros.planners.objective import Objective
 from polo_ros.planners.pace import Pace
 from polo_ros.tasks.base import FloatArray, Task
@@ -53,7 +52,7 @@ class ArcConfig(Config):
     )
 
 
-class Arc:
+class Arc(GaussianSearch):
     """Iterated importance sampling that starts from a mixture of the actor and the solution before.
 
     The prior over sequences is beta pi + (1 - beta) N(mu_(t-1), sigma^2): the actor's proposals, and the plan of the
@@ -79,26 +78,9 @@ class Arc:
         prior: ActorPrior | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self.horizon = config.horizon
+        super().__init__(task, dynamics, objective, config.horizon, clock)
         self.config = config
         self.prior = prior
-        self._dynamics = dynamics
-        self._objective = objective
-        self._clock = clock
-        self._gaussian = ActionGaussian(task, config.horizon)
-
-    @property
-    def mean(self) -> FloatArray:
-        """Warm start of the next plan, (H, nu)."""
-        return self._gaussian.mean
-
-    def reset(self) -> None:
-        """Forget the warm start."""
-        self._gaussian.reset()
-
-    def shift(self, steps: int) -> None:
-        """Move the warm start `steps` control periods on."""
-        self._gaussian.shift(steps)
 
     def plan(self, start: FloatArray, rng: np.random.Generator, deadline: float = math.inf) -> PlanResult:
         """Plan from `start`, as the dynamics ask for it.
@@ -118,7 +100,7 @@ class Arc:
             if not pace.chunk(config.rollouts):
                 break
             drawn = np.concatenate((proposed, gaussian.draw(rng, config.rollouts - len(proposed))))
-            result = evaluate(self._dynamics, self._objective, start, drawn, pace, self._clock)
+            result = self._evaluate(start, drawn, pace)
             scores, spread, gate = result.score, result.spread, result.gate
             invalid += result.invalid
             top = float(scores.max())

@@ -12,8 +12,7 @@ import numpy as np
 from polo_ros.config import Config, option
 from polo_ros.dynamics.base import Dynamics
 from polo_ros.planners.base import PlanResult
-from polo_ros.planners.evaluate import evaluate
-from polo_ros.planners.gaussian import ActionGaussian
+from polo_ros.planners.gaussian import GaussianSearch
 from polo_ros.planners.objective import Objective
 from polo_ros.planners.pace import Pace
 from polo_ros.tasks.base import FloatArray, Task
@@ -38,7 +37,7 @@ class CemConfig(Config):
     keep: float = option(0.1, "share of its mean and variance that an iteration keeps", low=0.0, high=1.0, live=True)
 
 
-class Cem:
+class Cem(GaussianSearch):
     """Draws around the plan of the period before, moves to the best, again and again. The plan is the mean.
 
     Args:
@@ -57,20 +56,8 @@ class Cem:
         config: CemConfig,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self.horizon = config.horizon
+        super().__init__(task, dynamics, objective, config.horizon, clock)
         self.config = config
-        self._dynamics = dynamics
-        self._objective = objective
-        self._clock = clock
-        self._gaussian = ActionGaussian(task, config.horizon)
-
-    def reset(self) -> None:
-        """Forget the warm start."""
-        self._gaussian.reset()
-
-    def shift(self, steps: int) -> None:
-        """Move the warm start `steps` control periods on."""
-        self._gaussian.shift(steps)
 
     def plan(self, start: FloatArray, rng: np.random.Generator, deadline: float = math.inf) -> PlanResult:
         """Plan from `start`, as the dynamics ask for it.
@@ -87,7 +74,7 @@ class Cem:
             if not pace.chunk(config.rollouts):
                 break
             drawn = gaussian.draw(rng, config.rollouts)
-            result = evaluate(self._dynamics, self._objective, start, drawn, pace, self._clock)
+            result = self._evaluate(start, drawn, pace)
             scores, spread, gate = result.score, result.spread, result.gate
             invalid += result.invalid
             elites = min(config.elites, int(np.count_nonzero(np.isfinite(scores))))

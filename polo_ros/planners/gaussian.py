@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
+from polo_ros.dynamics.base import Dynamics
 from polo_ros.planners.base import shifted
+from polo_ros.planners.evaluate import evaluate
+from polo_ros.planners.objective import Objective, Scores
+from polo_ros.planners.pace import Pace
 from polo_ros.seeding import truncated_normal
 from polo_ros.tasks.base import FloatArray, Task
 
@@ -68,3 +74,41 @@ class ActionGaussian:
         variance = weights @ np.square(flat - mean)
         self.mean = keep_mean * self.mean + (1.0 - keep_mean) * mean.reshape(self.mean.shape)
         self.variance = keep_variance * self.variance + (1.0 - keep_variance) * variance.reshape(self.mean.shape)
+
+
+class GaussianSearch:
+    """A planner that moves an ActionGaussian to better and better candidates; subclasses say how.
+
+    Args:
+        task: Range and rest of the actuators.
+        dynamics: Rolls candidates out.
+        objective: Scores them.
+        horizon: H.
+        clock: What deadlines are read on, s.
+    """
+
+    def __init__(
+        self, task: Task, dynamics: Dynamics, objective: Objective, horizon: int, clock: Callable[[], float]
+    ) -> None:
+        self.horizon = horizon
+        self._dynamics = dynamics
+        self._objective = objective
+        self._clock = clock
+        self._gaussian = ActionGaussian(task, horizon)
+
+    @property
+    def mean(self) -> FloatArray:
+        """Warm start of the next plan, (H, nu)."""
+        return self._gaussian.mean
+
+    def reset(self) -> None:
+        """Forget the warm start."""
+        self._gaussian.reset()
+
+    def shift(self, steps: int) -> None:
+        """Move the warm start `steps` control periods on."""
+        self._gaussian.shift(steps)
+
+    def _evaluate(self, start: FloatArray, candidates: FloatArray, pace: Pace) -> Scores:
+        """Scores of the first candidates, as many as there is time for."""
+        return evaluate(self._dynamics, self._objective, start, candidates, pace, self._clock)
