@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch.nn import functional
 
 from polo_ros import tasks
+from polo_ros.bench.networks import Bare, Passes
 from polo_ros.config import replace
 from polo_ros.dynamics.ensemble import EnsembleDynamics
 from polo_ros.dynamics.ensemble_config import EnsembleConfig, PredictionConfig, shapes
@@ -69,32 +69,12 @@ def bench_ensemble(repeats: int) -> list[dict[str, Any]]:
     return [_row(case, repeats) for case in CASES]
 
 
-class _Bare:
-    """Nothing but networks: horizon forward passes."""
-
-    def __init__(self, case: Case, nobs: int, nu: int) -> None:
-        # As many rows as the plan has, filled up to equal parts.
-        rows = -(-case.rollouts * case.particles // NETWORKS.elites)
-        outputs = 1 + 2 * nobs if case.sampled else 1 + nobs
-        sizes = [nobs + nu] + [NETWORKS.hidden] * NETWORKS.layers + [outputs]
-        self._horizon = case.horizon
-        self._weights = [0.05 * torch.ones(NETWORKS.elites, *pair) for pair in zip(sizes[:-1], sizes[1:], strict=True)]
-        self._biases = [torch.zeros(NETWORKS.elites, 1, size) for size in sizes[1:]]
-        self._inputs = torch.zeros(NETWORKS.elites, rows, sizes[0])
-        self._outputs = [torch.empty(NETWORKS.elites, rows, size) for size in sizes[1:]]
-
-    @torch.inference_mode()
-    def seconds(self) -> float:
-        """Time of the passes, s."""
-        began = time.thread_time()
-        last = len(self._weights) - 1
-        for _ in range(self._horizon):
-            h = self._inputs
-            for index, (weight, bias, out) in enumerate(zip(self._weights, self._biases, self._outputs, strict=True)):
-                h = torch.baddbmm(bias, h, weight, out=out)
-                if index < last:
-                    functional.silu(h, inplace=True)
-        return time.thread_time() - began
+def _bare(case: Case, nobs: int, nu: int) -> Bare:
+    """As many rows as the plan has, filled up to equal parts."""
+    rows = -(-case.rollouts * case.particles // NETWORKS.elites)
+    outputs = 1 + 2 * nobs if case.sampled else 1 + nobs
+    sizes = [nobs + nu] + [NETWORKS.hidden] * NETWORKS.layers + [outputs]
+    return Bare(Passes(case.horizon, NETWORKS.elites, rows, list(itertools.pairwise(sizes)), swish=True))
 
 
 def _row(case: Case, repeats: int) -> dict[str, Any]:
@@ -115,7 +95,7 @@ def _row(case: Case, repeats: int) -> dict[str, Any]:
     dynamics = EnsembleDynamics(task, NETWORKS, prediction, arrays)
     config = replace(MppiConfig(), {"rollouts": case.rollouts, "horizon": case.horizon})
     planner = Mppi(task, dynamics, Objective(task), config)
-    bare = _Bare(case, nobs, nu)
+    bare = _bare(case, nobs, nu)
     start = task.observe(task.sense(task.reset(rng)))
     times = np.empty((repeats, 2))  # s; plan, networks
     for round_ in range(-WARM_UP, repeats):

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch.nn import functional
 
 from polo_ros import resources, tasks
 from polo_ros.agents.configs import CONFIGS
 from polo_ros.agents.loop import LoopPlanner
 from polo_ros.agents.loop_config import LoopConfig
+from polo_ros.bench.networks import Bare, Passes
 from polo_ros.config import read_parameters, replace
 from polo_ros.dynamics.ensemble_config import layer_sizes
 from polo_ros.learning import loop_weights
@@ -25,17 +23,6 @@ PRESETS = ("loop_paper", "loop")  # files of config/
 WARM_UP = 3  # rounds that are not counted
 # At most: a plan at the paper's settings over its networks; a plan of the light preset, ms on one core.
 WANTED = {"loop_paper": {"wanted_ratio": 1.2}, "loop": {"wanted_plan_ms": 25.0}}
-
-
-@dataclass(frozen=True)
-class _Passes:
-    """So many forward passes of networks side by side."""
-
-    count: int
-    members: int
-    rows: int  # of each member
-    sizes: Sequence[tuple[int, int]]
-    swish: bool
 
 
 def bench_loop(repeats: int) -> list[dict[str, Any]]:
@@ -106,7 +93,7 @@ def _row(preset: str, repeats: int) -> dict[str, Any]:
     }
 
 
-def _networks(config: LoopConfig, nobs: int, nu: int) -> tuple[list[_Bare], list[_Bare]]:
+def _networks(config: LoopConfig, nobs: int, nu: int) -> tuple[list[Bare], list[Bare]]:
     """What a plan asks for: of the model, and of actor and critic."""
     arc, elites = config.arc, config.ensemble.used
     ends = arc.rollouts * config.prediction.particles
@@ -119,31 +106,6 @@ def _networks(config: LoopConfig, nobs: int, nu: int) -> tuple[list[_Bare], list
 
     actor, critic = (pairs(sizes(config.networks, nobs, nu)) for sizes in (actor_sizes, critic_sizes))
     return (
-        [_Bare(_Passes(arc.iterations * arc.horizon, elites, -(-ends // elites), model, swish=True))],
-        [_Bare(_Passes(arc.iterations, 1, ends, sizes, swish=False)) for sizes in (actor, critic)],
+        [Bare(Passes(arc.iterations * arc.horizon, elites, -(-ends // elites), model, swish=True))],
+        [Bare(Passes(arc.iterations, 1, ends, sizes, swish=False)) for sizes in (actor, critic)],
     )
-
-
-class _Bare:
-    """Nothing but networks."""
-
-    def __init__(self, passes: _Passes) -> None:
-        self._passes = passes
-        members, rows = passes.members, passes.rows
-        self._weights = [0.05 * torch.ones(members, *pair) for pair in passes.sizes]
-        self._biases = [torch.zeros(members, 1, out) for _, out in passes.sizes]
-        self._inputs = torch.zeros(members, rows, passes.sizes[0][0])
-        self._outputs = [torch.empty(members, rows, out) for _, out in passes.sizes]
-
-    @torch.inference_mode()
-    def seconds(self) -> float:
-        """Time of the passes, s."""
-        began = time.thread_time()
-        last = len(self._weights) - 1
-        for _ in range(self._passes.count):
-            h = self._inputs
-            for index, (weight, bias, out) in enumerate(zip(self._weights, self._biases, self._outputs, strict=True)):
-                h = torch.baddbmm(bias, h, weight, out=out)
-                if index < last:
-                    (functional.silu if self._passes.swish else functional.relu)(h, inplace=True)
-        return time.thread_time() - began

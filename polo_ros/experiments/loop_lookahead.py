@@ -26,8 +26,7 @@ from polo_ros.dynamics.ensemble_config import PredictionConfig
 from polo_ros.experiments.base import Workplace
 from polo_ros.experiments.loop_learning import snapshot
 from polo_ros.learning import loop_weights
-from polo_ros.learning.actor_critic import ActorPolicy, CriticFunction
-from polo_ros.learning.loop_learner import used_inputs
+from polo_ros.learning.actor_critic import ActorPolicy, CriticFunction, used_inputs
 from polo_ros.learning.weights import Arrays
 from polo_ros.replay.transition import Transition
 from polo_ros.session.config import BridgeConfig

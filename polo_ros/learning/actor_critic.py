@@ -79,9 +79,14 @@ def input_gain(task: Task, inputs: str = "") -> Singles:
         ValueError: An unknown group.
     """
     spec = task.observation_spec
-    names = inputs or ",".join(name for name, _ in spec.groups if name not in task.added)
     gain = np.where(np.isfinite(spec.scale), 1.0 / spec.scale, 1.0)
-    return np.where(spec.mask(names), gain, 0.0).astype(np.float32)
+    return np.where(used_inputs(task, inputs), gain, 0.0).astype(np.float32)
+
+
+def used_inputs(task: Task, inputs: str = "") -> npt.NDArray[np.bool_]:
+    """Which entries of an observation a learned function depends on, (nobs,); arguments and errors as input_gain's."""
+    spec = task.observation_spec
+    return spec.mask(inputs or ",".join(name for name, _ in spec.groups if name not in task.added))
 
 
 class ActionRange:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from polo_ros.learning import checkpoint as checkpoints
 from polo_ros.learning import loop_weights
-from polo_ros.learning.actor_critic import ActorCriticConfig
+from polo_ros.learning.actor_critic import ActorCriticConfig, used_inputs
 from polo_ros.learning.dynamics_fit import FitError, FitReport, Transitions, fit
 from polo_ros.learning.fit_config import FitConfig
 from polo_ros.learning.gaussian_ensemble import EnsembleConfig, GaussianEnsemble
@@ -166,13 +166,3 @@ class LoopLearner(SacLearner):
             spec.update({name: (single, shape) for name, shape in layout.items()})
             spec["elites"], spec["fits"] = (whole, (config.used,)), (whole, (2,))
         return spec
-
-
-def used_inputs(task: Task, inputs: str) -> npt.NDArray[np.bool_]:
-    """Which entries of an observation predictions depend on, (nobs,); `inputs` as in EnsembleConfig.
-
-    Raises:
-        ValueError: An unknown group.
-    """
-    spec = task.observation_spec
-    return spec.mask(inputs or ",".join(name for name, _ in spec.groups if name not in task.added))
