@@ -163,6 +163,8 @@ class Bridge(PoloNode):
         """Disconnect."""
         if hasattr(self, "loop"):
             self.loop.close()
+        if self._step_file is not None:
+            self._step_file.close()
         if hasattr(self, "driver"):
             self._quietly(self.driver.close)
 
