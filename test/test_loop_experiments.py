@@ -363,6 +363,27 @@ def test_horizons_are_judged_with_one_part_good_and_the_other_bad(
     assert [claim.holds for claim in tradeoff.claims(outcomes(trials, numbers))] == [*holds, True]
 
 
+@pytest.mark.parametrize(("published", "holds"), [(11.0, True), (13.0, False)])
+def test_the_light_preset_is_compared_over_the_same_control_periods(published: float, holds: bool) -> None:
+    """What it learns later is no merit of it. The standard errors of three seeds are 1 / sqrt(3) each."""
+    preset = registry.get("loop.preset")
+
+    def numbers(trial: Trial) -> dict[str, Any]:
+        around = trial.facts["seed"] - 1.0 + (published if trial.facts["label"] else 10.0)
+        points = trial.settings["steps"] // 2_000
+        return {
+            "evaluated_at": [2_000 * (point + 1) for point in range(points)],
+            "evaluations": [[around if point < 3 else 1e6] for point in range(points)],
+        }
+
+    trials = preset.trials("full", 3)
+    (claim,) = preset.claims(outcomes(trials, numbers))
+    assert claim.holds == holds
+    assert claim.figures["light: area, standard error"] == [10.0, pytest.approx(3.0**-0.5)]
+    layers = {trial.facts["label"]: trial.settings["config"]["ensemble.layers"] for trial in trials}
+    assert layers == {"": 3, "published": 4}
+
+
 def test_the_tradeoff_plans_with_what_loop_online_has_learned() -> None:
     for budget in ("full", "small"):
         learners = {trial.name for trial in registry.get("loop.online").trials(budget, 2)}

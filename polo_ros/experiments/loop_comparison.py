@@ -54,7 +54,16 @@ def settings_of(agent: str, task: str, changes: Mapping[str, Any]) -> dict[str, 
 
 
 def trial(
-    agent: str, task: str, seed: int, *, full: bool, steps: int, every: int, snapshots: Sequence[int] = ()
+    agent: str,
+    task: str,
+    seed: int,
+    *,
+    full: bool,
+    steps: int,
+    every: int,
+    snapshots: Sequence[int] = (),
+    changes: Mapping[str, Any] | None = None,
+    label: str = "",
 ) -> Trial:
     """An agent that learns a task online, tried in two episodes on a grid of steps.
 
@@ -66,17 +75,20 @@ def trial(
         steps: Control periods of the full budget.
         every: Control periods between two evaluations of the full budget.
         snapshots: After how many control periods weights are kept.
+        changes: Of the task's settings.
+        label: Of the changes.
     """
     known = flatten(CONFIGS[agent])
     if not full:
         steps, every = SMALL_STEPS, SMALL_STEPS // 2
     changes = {
+        **(changes or {}),
         **({} if full else {name: value for name, value in SMALL.items() if name in known}),
         "evaluation.every": every,
         "evaluation.episodes": 2,
     }
     return Trial(
-        name=f"{task}-{agent}-s{seed}",
+        name=f"{task}-{agent}{label and '-'}{label}-s{seed}",
         job="loop_learning:learn",
         settings={
             "agent": agent,
@@ -87,13 +99,13 @@ def trial(
             "snapshots": list(snapshots),
         },
         cost=steps * (1.0 if agent == "sac" else 4.0),
-        facts={"agent": agent, "task": task, "seed": seed},
+        facts={"agent": agent, "task": task, "seed": seed, "label": label},
     )
 
 
-def curves(outcomes: Outcomes, agent: str, task: str) -> tuple[FloatArray, FloatArray]:
+def curves(outcomes: Outcomes, agent: str, task: str, label: str = "") -> tuple[FloatArray, FloatArray]:
     """When an agent was tried, (points,) control periods, and its mean returns then, (seeds, points)."""
-    found = [numbers for _, numbers in outcomes.of(agent=agent, task=task)]
+    found = [numbers for _, numbers in outcomes.of(agent=agent, task=task, label=label)]
     return np.array(found[0]["evaluated_at"]), np.array([numbers["evaluations"] for numbers in found]).mean(axis=2)
 
 

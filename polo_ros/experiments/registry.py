@@ -21,6 +21,7 @@ _PLACES = {
     "loop.online": "loop_online:Online",
     "loop.actor_divergence": "loop_actor_divergence:ActorDivergence",
     "loop.tradeoff": "loop_tradeoff:Tradeoff",
+    "loop.preset": "loop_preset:Preset",
 }
 
 
