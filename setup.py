@@ -342,6 +342,8 @@ setup(
             "humanoid = polo_ros.tasks.gym_humanoid:GymHumanoid",
             "pen = polo_ros.tasks.pen:Pen",
             "claw = polo_ros.tasks.claw:Claw",
+            "point_goal = polo_ros.tasks.goal:PointGoal",
+            "car_goal = polo_ros.tasks.goal:CarGoal",
         ],
         "polo_ros.drivers": [
             "mujoco = polo_ros.drivers.mujoco:MujocoDriver",

@@ -16,6 +16,7 @@ from polo_ros.tasks.ant import Ant
 from polo_ros.tasks.base import FloatArray, Task
 from polo_ros.tasks.cartpole_swingup import CartpoleSwingup
 from polo_ros.tasks.claw import Claw
+from polo_ros.tasks.goal import CarGoal, PointGoal
 from polo_ros.tasks.gym_humanoid import GymHumanoid
 from polo_ros.tasks.half_cheetah import HalfCheetah
 from polo_ros.tasks.hand_reorient import HandReorient
@@ -47,6 +48,8 @@ TASKS: list[type[Task]] = [
     GymHumanoid,
     Pen,
     Claw,
+    PointGoal,
+    CarGoal,
 ]
 # Control of motors, where it is not -1 .. 1, and physics steps in a control period, where it is not one.
 FULL_CONTROL = {"inverted_pendulum": 3.0, "humanoid": 0.4}
@@ -63,6 +66,8 @@ PHYSICS_STEPS = {
     "humanoid": 5,
     "pen": 5,
     "claw": 40,
+    "point_goal": 50,
+    "car_goal": 50,
 }
 
 
