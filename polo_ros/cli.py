@@ -13,7 +13,7 @@ from typing import Any, TextIO
 from polo_ros import __version__, drivers, tasks
 from polo_ros.agents import registry
 from polo_ros.process import prepare
-from polo_ros.replay.cli import add_bag_commands
+from polo_ros.replay.cli import add_bag_commands, add_dataset_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _add_faults(commands)
     _add_reproduce(commands)
     add_bag_commands(commands)
+    add_dataset_command(commands)
     commands.add_parser("launch", help="start a session: polo launch sim task:=NAME")
     options = parser.parse_args(arguments)
     prepare()

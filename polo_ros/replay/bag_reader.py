@@ -86,10 +86,17 @@ class _Cut(Exception):
 
 
 class FileReader:
-    """One MCAP file, read from front to back; `info` and `problems` are whole once it was read."""
+    """One MCAP file, read from front to back; `info` and `problems` are whole once it was read.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the file.
+        wanted: says whether the messages of a topic are yielded; all are counted. None: all are.
+    """
+
+    def __init__(self, path: Path, wanted: Callable[[TopicInfo], bool] | None = None) -> None:
         self.path = path
+        self._wanted = wanted
+        self._asked: dict[tuple[str, str], bool] = {}  # what `wanted` said
         self.info = FileInfo(path)
         self.problems: list[BagProblem] = []
         self._schemas: dict[int, records.Schema] = {}
@@ -226,7 +233,9 @@ class FileReader:
             # Legal but never written by anyone: far more likely a damaged opcode.
             self._problem("damaged", "a message outside the chunks is left out")
         else:
-            yield from self._message(payload)
+            record = self._message(payload)
+            if record is not None:
+                yield record
 
     def _chunk(self, payload: bytes) -> Iterator[Record]:
         self._chunks += 1
@@ -247,7 +256,9 @@ class FileReader:
             body = data[position : position + length]
             position += length
             if opcode == Opcode.MESSAGE:
-                yield from self._message(body)
+                record = self._message(body)
+                if record is not None:
+                    yield record
             elif opcode in (Opcode.SCHEMA, Opcode.CHANNEL):
                 stream = ReadDataStream(BytesIO(body))
                 try:
@@ -256,15 +267,22 @@ class FileReader:
                 except _RECORD_ERRORS as error:
                     self._problem("damaged", f"chunk {number}: a record is damaged: {type(error).__name__}: {error}")
 
-    def _message(self, body: bytes) -> Iterator[Record]:
+    def _message(self, body: bytes) -> Record | None:
         if len(body) < _MESSAGE.size:
             self._problem("damaged", "a message is shorter than its header")
-            return
+            return None
         channel_id, _, log_time, publish_time = _MESSAGE.unpack_from(body)
         topic = self._topic(channel_id)
-        if topic is not None:
-            self.info.count(topic, log_time)
-            yield Record(topic, log_time, publish_time, body[_MESSAGE.size :])
+        if topic is None:
+            return None
+        self.info.count(topic, log_time)
+        if self._wanted is not None:
+            key = (topic.name, topic.type)
+            if key not in self._asked:
+                self._asked[key] = self._wanted(topic)
+            if not self._asked[key]:
+                return None
+        return Record(topic, log_time, publish_time, body[_MESSAGE.size :])
 
     def _describe(self) -> None:
         """Name the topics, those without messages too, once it is known which descriptions to trust."""
@@ -317,6 +335,27 @@ def scan(path: Path) -> tuple[FileInfo, list[BagProblem]]:
     for _ in reader.read():
         pass
     return reader.info, reader.problems
+
+
+def session_facts(path: Path) -> dict[str, str]:
+    """What the start of a file says of its session, empty if it says nothing; the rest of the file is not read.
+
+    Raises:
+        BagError: not an MCAP file of ROS 2 messages.
+    """
+    reader = FileReader(path)
+    reader.check_magic()
+    with open(path, "rb") as stream:
+        reader.info.size = os.fstat(stream.fileno()).st_size
+        stream.seek(len(MAGIC))
+        try:
+            for opcode, payload in reader._records(stream):
+                if opcode in (Opcode.CHUNK, Opcode.MESSAGE, Opcode.DATA_END) or reader.info.session:
+                    break
+                reader._other(opcode, payload)
+        except _Cut:  # said by whoever reads the file
+            pass
+    return reader.info.session
 
 
 def _indexed(path: Path) -> FileInfo | None:
@@ -468,14 +507,14 @@ class BagReader:
     def records(self, topics: Collection[str] | None = None, types: Collection[str] | None = None) -> Iterator[Record]:
         """All messages in the order of recording, of the given topics and types if any are given."""
         self.problems[:] = self._known
+
+        def wanted(topic: TopicInfo) -> bool:
+            return (topics is None or topic.name in topics) and (types is None or topic.type in types)
+
         for path in self.files:
-            reader = FileReader(path)
+            reader = FileReader(path, wanted)
             try:
-                for record in reader.read():
-                    if (topics is None or record.topic.name in topics) and (
-                        types is None or record.topic.type in types
-                    ):
-                        yield record
+                yield from reader.read()
             except BagError as error:
                 if len(self.files) == 1:
                     raise

@@ -1,4 +1,4 @@
-"""`polo bag ...` and `polo summary`."""
+"""`polo bag ...`, `polo summary` and `polo dataset`."""
 
 from __future__ import annotations
 
@@ -36,6 +36,31 @@ def add_bag_commands(subparsers: Any) -> None:
     summary.add_argument("--no-video", action="store_true", help="make no video")
     summary.add_argument("--robot", default="", metavar="NAME", help="of a fleet: one robot, with picture and video")
     summary.set_defaults(run=run_summary)
+
+
+def add_dataset_command(subparsers: Any) -> None:
+    """Add `dataset` to a parser's subparsers; it sets `run`, (arguments) -> exit status."""
+    text = "make a dataset of recorded bags, to learn from offline; see docs/offline.md"
+    command = subparsers.add_parser("dataset", help=text, description=text)
+    command.add_argument("bags", type=Path, nargs="+", metavar="BAG", help="bag folders, .mcap files or run folders")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make; it must not exist")
+    command.add_argument("--task", default="", metavar="NAME", help="the task (default: what the bags say)")
+    command.add_argument("--no-safe-stops", action="store_true", help="leave out periods of safe stop")
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.set_defaults(run=run_dataset)
+
+
+def run_dataset(arguments: argparse.Namespace) -> int:
+    """Run `polo dataset`; 1 if no dataset can be made."""
+    from polo_ros.replay import bag_dataset
+    from polo_ros.replay.dataset import DatasetError
+
+    try:
+        facts = bag_dataset.from_bags(arguments.bags, arguments.out, arguments.task, not arguments.no_safe_stops)
+    except (BagError, DatasetError) as error:
+        return _fail(error, arguments.json)
+    print(json.dumps(facts, indent=2) if arguments.json else bag_dataset.format_facts(facts))
+    return 0
 
 
 def run_bag(arguments: argparse.Namespace) -> int:
