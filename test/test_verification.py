@@ -13,9 +13,10 @@ from toy_robots import slider, three
 from polo_ros.drivers.mujoco import MujocoDriver
 from polo_ros.safety.limits import JointLimits, SafetyConfig, VerificationConfig
 from polo_ros.safety.timeline import TimedPlan
-from polo_ros.safety.verification import Finding, PlanVerifier, Verification, perturbed
+from polo_ros.safety.verification import Finding, PlanVerifier, Verification
 from polo_ros.session.loop import RobotLoop
 from polo_ros.tasks.base import FloatArray
+from polo_ros.tasks.perturbation import perturbed
 
 FIVE = VerificationConfig(models=5, periods=20, mass=0.2, gain=0.2)
 NONE: FloatArray = np.zeros((0, 1))

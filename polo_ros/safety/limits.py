@@ -24,6 +24,7 @@ class VerificationConfig(Config):
     mass: float = option(0.1, "largest share by which the mass of a body differs", low=0.0, high=0.9)
     friction: float = option(0.3, "the same for friction", low=0.0, high=0.9)
     gain: float = option(0.1, "the same for the force of an actuator", low=0.0, high=0.9)
+    damping: float = option(0.0, "the same for the damping of a joint", low=0.0, high=0.9)
 
 
 @dataclass(frozen=True)

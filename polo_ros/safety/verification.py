@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import threading
 import time
@@ -15,28 +14,7 @@ from mujoco.rollout import rollout
 
 from polo_ros.safety.limits import JointLimits, VerificationConfig
 from polo_ros.tasks.base import FloatArray, Task
-
-
-def perturbed(model: mujoco.MjModel, config: VerificationConfig, rng: np.random.Generator) -> mujoco.MjModel:
-    """A copy of `model` whose masses, friction and actuators differ by factors that are drawn uniformly.
-
-    Each body and each actuator has a factor of its own, friction of all geoms one: what is wrong about it is usually
-    the floor. Inertias go with masses; of an actuator force per control, per position and per velocity go together.
-    """
-    made = copy.deepcopy(model)
-
-    def factors(spread: float, count: int) -> FloatArray:
-        return rng.uniform(1.0 - spread, 1.0 + spread, count)
-
-    mass = factors(config.mass, made.nbody)
-    made.body_mass *= mass
-    made.body_inertia *= mass[:, None]
-    made.geom_friction *= factors(config.friction, 1)
-    gain = factors(config.gain, made.nu)
-    made.actuator_gainprm[:, :3] *= gain[:, None]
-    made.actuator_biasprm[:, :3] *= gain[:, None]
-    mujoco.mj_setConst(made, mujoco.MjData(made))
-    return made
+from polo_ros.tasks.perturbation import perturbed
 
 
 @dataclass(frozen=True)
