@@ -134,6 +134,30 @@ def test_a_share_of_one_leaves_nothing_but_the_actor() -> None:
     assert len(dynamics.seen[1]) == CONFIG.rollouts, "without an actor all are drawn"
 
 
+def test_noise_on_the_actors_actions_makes_its_candidates_differ_and_the_actor_sees_where_it_leads() -> None:
+    dynamics, start = Recorded(), np.array([0.0, 0.0, -0.2])
+    config = replace(CONFIG, beta=1.0, noise=0.15, rollouts=4000)
+    planner = arc(config, dynamics, ActorPrior(Stepwise(), Lean()))
+    found = planner.plan(start, np.random.default_rng(3))
+    (candidates,) = dynamics.seen
+    # What the actor means at each state that the candidate's own, disturbed actions lead to.
+    states = LinearDynamics().rollout(start, candidates).observations[:, :-1]
+    noise = (candidates - Lean().mean(states))[..., 0]
+    np.testing.assert_allclose(noise.mean(axis=0), 0.0, atol=0.01)
+    np.testing.assert_allclose(noise.std(axis=0), 0.15, atol=0.01)
+    assert np.abs(np.corrcoef(noise.T) - np.eye(4)).max() < 0.05
+    # One iteration, the mean: eq. 8 over the actor's candidates, and nothing of the plan before.
+    task = planner._objective.task
+    scores = (-(states[..., 0] ** 2) * task.discount ** np.arange(4)).sum(axis=1)
+    weights = np.exp(config.kappa * (scores - scores.max()))
+    np.testing.assert_allclose(found.actions, np.tensordot(weights / weights.sum(), candidates, 1), atol=1e-12)
+    planner.reset()
+    planner._gaussian.mean[:] = 0.9
+    np.testing.assert_array_equal(planner.plan(start, np.random.default_rng(3)).actions, found.actions)
+    loud = arc(replace(config, noise=5.0), Recorded(), ActorPrior(Stepwise(), Lean()))
+    assert np.abs(loud.plan(start, np.random.default_rng(3)).actions).max() <= 1.0
+
+
 def test_what_is_drawn_is_a_candidate_by_its_weight_and_the_next_warm_start() -> None:
     dynamics = Recorded()
     planner = arc(replace(CONFIG, executed="draw", kappa=0.7, rollouts=4, horizon=1), dynamics)

@@ -17,7 +17,7 @@ from polo_ros.dynamics.ensemble import EnsembleDynamics
 from polo_ros.dynamics.ensemble_config import EnsembleConfig, PredictionConfig
 from polo_ros.learning.gaussian_ensemble import GaussianEnsemble
 from polo_ros.planners.mppi import Mppi, MppiConfig
-from polo_ros.planners.objective import Objective, ValueEstimate
+from polo_ros.planners.objective import Objective, ObjectiveConfig, ValueEstimate
 
 NOBS, NU = 2, 1
 CONFIG = EnsembleConfig(members=5, elites=3, hidden=7, layers=2)
@@ -67,6 +67,31 @@ def test_ts_infinity_with_means_is_each_member_rolled_by_hand(one_start):
             seen, rewards = by_hand(source, source.elites[p // 2], start, actions[n])
             np.testing.assert_allclose(rollouts.observations[n, p], seen, **NEAR)
             np.testing.assert_allclose(rollouts.rewards[n, p], rewards, **NEAR)
+
+
+def test_rollouts_say_of_which_members_the_particles_are_where_that_can_be_told():
+    source = model()
+    starts, actions = problem()
+    for changes, members in (
+        ({"particles": 6}, 3),
+        ({"particles": 3}, 3),
+        ({"particles": 4}, 0),
+        ({"particles": 1}, 0),
+        ({"particles": 6, "propagation": "ts1"}, 0),
+    ):
+        assert dynamics(source, **changes).rollout(starts, actions).members == members
+
+
+def test_pessimism_is_over_the_members_of_a_learned_model():
+    source = model()
+    starts, actions = problem()
+    found = Objective(CartTask(), config=ObjectiveConfig(pessimism=2.0))(
+        dynamics(source, particles=6, sampled=False).rollout(starts[0], actions), actions
+    )
+    discounts = CartTask.discount ** np.arange(5)
+    for n in range(4):
+        of_member = [by_hand(source, member, starts[0], actions[n])[1] @ discounts for member in source.elites]
+        assert found.score[n] == pytest.approx(np.mean(of_member) - 2.0 * np.std(of_member), rel=1e-3)
 
 
 @settings(max_examples=25, deadline=None)

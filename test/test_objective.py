@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from learning_fakes import CartTask, FencedCartTask
 
 from polo_ros.dynamics.base import Rollouts
-from polo_ros.planners.objective import Objective, ValueEstimate
+from polo_ros.planners.objective import Objective, ObjectiveConfig, ValueEstimate
 
 N, H = 7, 9
 
@@ -118,3 +120,27 @@ def test_a_horizon_may_change_between_calls():
     full = objective(rollouts, actions).score
     objective(Rollouts(rollouts.observations[:, :4], rollouts.valid), actions[:, :3])
     np.testing.assert_array_equal(objective(rollouts, actions).score, full)
+
+
+@pytest.mark.parametrize("members", [1, 2, 3, 6])
+@pytest.mark.parametrize("pessimism", [0.0, 0.5, 5.0])
+def test_pessimism_is_eq_9_over_members_whose_scores_are_the_means_of_their_particles(members, pessimism):
+    rng = np.random.default_rng(1)
+    rollouts, actions = sample()
+    futures = rollouts.observations[:, None] + rng.normal(0.0, 0.3, (N, 6, 1, 1))
+    objective = Objective(ShapedCart(), LinearValue(), ObjectiveConfig(pessimism=pessimism))
+    found = objective(Rollouts(futures, rollouts.valid, members=members), actions).score
+    plain = Objective(ShapedCart(), LinearValue())
+    each = np.array([plain(Rollouts(futures[:, p], rollouts.valid), actions).score for p in range(6)])
+    for n in range(N):
+        of_member = [np.mean(each[m * 6 // members : (m + 1) * 6 // members, n]) for m in range(members)]
+        expected = np.mean(of_member) - pessimism * math.sqrt(np.mean((of_member - np.mean(of_member)) ** 2))
+        assert found[n] == pytest.approx(expected, rel=1e-9)
+
+
+def test_pessimism_needs_to_know_which_model_predicts_and_is_nothing_where_there_is_one():
+    rollouts, actions = sample()
+    objective = Objective(ShapedCart(), config=ObjectiveConfig(pessimism=1.0))
+    np.testing.assert_array_equal(objective(rollouts, actions).score, Objective(ShapedCart())(rollouts, actions).score)
+    with pytest.raises(ValueError, match=r"pessimism = 1\.0 asks which models predict"):
+        objective(Rollouts(rollouts.observations[:, None], rollouts.valid), actions)

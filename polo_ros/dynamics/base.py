@@ -26,6 +26,7 @@ class Rollouts:
     observations: Floats  # (N, H + 1, nobs) or, of P particles, (N, P, H + 1, nobs), from the start to the end
     valid: Flags  # (N,) False where the model diverged
     rewards: Floats | None = None  # (N, H) or (N, P, H) as the model predicts them; None: the task tells
+    members: int = 0  # models that the particles are of, equal parts in their order; 0: of none in particular
 
 
 class Dynamics(Protocol):

@@ -103,7 +103,7 @@ class EnsembleDynamics:
         if not valid.all():
             buffers.seen[~valid] = 0.0  # nobody is to reckon with them
             buffers.earned[~valid] = 0.0
-        return Rollouts(buffers.seen, valid, rewards)
+        return Rollouts(buffers.seen, valid, rewards, self.prediction.members(self.config))
 
     @torch.inference_mode()
     def advance(self, start: FloatArray, actions: FloatArray) -> FloatArray:

@@ -68,6 +68,11 @@ class PredictionConfig(Config):
         "predicted", "rewards that the model predicts, or those of the task at predicted observations", choices=REWARDS
     )
 
+    def members(self, ensemble: EnsembleConfig) -> int:
+        """How many elites a candidate's particles are of, equal parts of them each; 0: that cannot be told."""
+        shared = self.propagation == "tsinf" and self.particles % ensemble.used == 0
+        return ensemble.used if shared else 0
+
 
 def layer_sizes(config: EnsembleConfig, nobs: int, nu: int) -> list[tuple[int, int]]:
     """(inputs, outputs) of each layer: from observation and action to mean and log-variance of reward and change."""

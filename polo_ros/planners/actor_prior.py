@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from polo_ros.dynamics.base import StepwiseDynamics
@@ -22,12 +24,33 @@ class ActorPrior:
         self._dynamics = dynamics
         self._policy = policy
 
-    def propose(self, start: FloatArray, n: int, horizon: int, sampled: bool, rng: np.random.Generator) -> FloatArray:
-        """Actions (n, horizon, nu) from `start`, as the dynamics ask for it; `sampled`: drawn from the policy."""
+    def propose(
+        self,
+        start: FloatArray,
+        n: int,
+        horizon: int,
+        sampled: bool,
+        rng: np.random.Generator,
+        disturb: Callable[[FloatArray], FloatArray] | None = None,
+    ) -> FloatArray:
+        """What the policy does.
+
+        Args:
+            start: As the dynamics ask for it.
+            n: How many sequences.
+            horizon: H, control periods.
+            sampled: Draw actions from the policy.
+            rng: For that.
+            disturb: Changes the actions (n, nu) of a period before they are taken; the policy sees where that leads.
+
+        Returns:
+            Actions (n, H, nu).
+        """
         seen = self._dynamics.begin(start, n)[:, 0]
         actions = []
         for step in range(horizon):
-            actions.append(self._policy.sample(seen, rng) if sampled else self._policy.mean(seen))
+            action = self._policy.sample(seen, rng) if sampled else self._policy.mean(seen)
+            actions.append(action if disturb is None else disturb(action))
             if step < horizon - 1:
                 seen = self._dynamics.step(actions[-1]).observations[:, 0]
         # Where the model diverged, so may the policy: such a candidate is then invalid, as any other.

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -44,6 +45,14 @@ class ArcConfig(Config):
     actor: str = option(
         "mean", "what the actor proposes: its action without noise, or one drawn from it", choices=("mean", "sample")
     )
+    noise: float = option(
+        0.0,
+        "standard deviation of noise on the actor's actions: offline, with beta 1, candidates differ by it",
+        unit="half control range",
+        low=0.0,
+        high=10.0,
+        live=True,
+    )
     executed: str = option(
         "draw",
         "what a plan is: a candidate drawn by its weight, to explore, or the mean",
@@ -59,6 +68,10 @@ class Arc(GaussianSearch):
     period before, shifted, with noise. Each iteration weights the candidates by exp(kappa L) and moves the Gaussian to
     their mean and variance (eq. 8); the actor's proposals stay among the candidates. What is found is as close to the
     prior as a few such steps leave it (eq. 6), so that values learned from the actor are of what is done.
+
+    With beta = 1 all candidates are the actor's, with `noise` on their actions, and one iteration is all there is to
+    do: the plan is their weighted mean (`executed` mean). So LOOP plans with what was learned offline (section 5.2).
+    Costs may be limited (`Objective.constraint`): eq. 8 is then taken over the candidates that keep to the limit.
 
     Args:
         task: Range and rest of the actuators.
@@ -88,7 +101,8 @@ class Arc(GaussianSearch):
         With a deadline, s of the clock, later iterations may fall short or be left out; the actor's proposals are
         evaluated first.
         """
-        config, gaussian = self.config, self._gaussian
+        config, gaussian, choice = self.config, self._gaussian, self._choice
+        choice.begin(start)
         pace = Pace(deadline, config.rollouts, self._clock)
         gaussian.widen(config.sigma)
         proposed = self._proposed(start, rng)
@@ -100,20 +114,25 @@ class Arc(GaussianSearch):
             if not pace.chunk(config.rollouts):
                 break
             drawn = np.concatenate((proposed, gaussian.draw(rng, config.rollouts - len(proposed))))
+            choice.anew(drawn[len(proposed) :], rng)
             result = self._evaluate(start, drawn, pace)
             scores, spread, gate = result.score, result.spread, result.gate
             invalid += result.invalid
-            top = float(scores.max())
-            if top == -math.inf:
+            ranking = choice.rank(drawn, result)
+            top = int(ranking.score.argmax())
+            if ranking.score[top] == -math.inf:
                 continue  # every candidate diverged: what was found before is the best that is known
             candidates = drawn[: len(scores)]
-            weights = np.exp(config.kappa * (scores - top))
-            weights /= weights.sum()
+            weights = ranking.weights(config.kappa)
             effective = 1.0 / float(weights @ weights)
-            best, mean = top, float(scores[np.isfinite(scores)].mean())
+            best, mean = float(scores[top]), float(scores[np.isfinite(scores)].mean())
             gaussian.move(candidates, weights, 0.0, config.keep)
-        if config.executed == "draw":
-            gaussian.mean = candidates[rng.choice(len(weights), p=weights)].copy()
+        if config.executed == "draw" and not choice.infeasible:
+            drawn_one = int(rng.choice(len(weights), p=weights))
+            choice.draw(drawn_one)
+            gaussian.mean = candidates[drawn_one].copy()
+        else:  # where too few keep to the limit, nothing is left to chance
+            gaussian.mean = choice.settle(gaussian.mean)
         return PlanResult(
             actions=gaussian.mean.copy(),
             rollouts=pace.evaluated,
@@ -124,6 +143,10 @@ class Arc(GaussianSearch):
             effective_samples=effective,
             value_gate=gate,
             value_spread=spread,
+            constraint_active=choice.active,
+            predicted_cost=choice.cost,
+            feasible_fraction=choice.feasible,
+            infeasible=choice.infeasible,
         )
 
     def _proposed(self, start: FloatArray, rng: np.random.Generator) -> FloatArray:
@@ -132,4 +155,6 @@ class Arc(GaussianSearch):
         n = min(self.config.rollouts, math.ceil(share * self.config.rollouts - 1e-9))
         if self.prior is None or n == 0:
             return self._gaussian.mean[None][:0]
-        return self.prior.propose(start, n, self.horizon, self.config.actor == "sample", rng)
+        noise = self.config.noise
+        disturb = partial(self._gaussian.disturb, sigma=noise, rng=rng) if noise else None
+        return self.prior.propose(start, n, self.horizon, self.config.actor == "sample", rng, disturb)

@@ -24,6 +24,10 @@ class PlanResult:
     effective_samples: float
     value_gate: float  # 0 .. 1, share of the terminal value in use
     value_spread: float  # standard deviation over the ensemble at terminal states
+    constraint_active: bool = False
+    predicted_cost: float = 0.0  # of `actions`, in the worst future predicted; 0 without a constraint
+    feasible_fraction: float = 1.0  # of the last iteration's candidates, those that keep to the limit
+    infeasible: bool = False  # these were too few: cost was minimised, and reward ignored
 
 
 class Planner(Protocol):

@@ -64,7 +64,8 @@ class Cem(GaussianSearch):
 
         With a deadline, s of the clock, later iterations may fall short or be left out.
         """
-        config, gaussian = self.config, self._gaussian
+        config, gaussian, choice = self.config, self._gaussian, self._choice
+        choice.begin(start)
         pace = Pace(deadline, config.rollouts, self._clock)
         gaussian.widen(config.sigma)
         invalid = elites = 0
@@ -74,15 +75,18 @@ class Cem(GaussianSearch):
             if not pace.chunk(config.rollouts):
                 break
             drawn = gaussian.draw(rng, config.rollouts)
+            choice.anew(drawn, rng)
             result = self._evaluate(start, drawn, pace)
             scores, spread, gate = result.score, result.spread, result.gate
             invalid += result.invalid
-            elites = min(config.elites, int(np.count_nonzero(np.isfinite(scores))))
+            ranked = choice.rank(drawn, result).score
+            elites = min(config.elites, int(np.count_nonzero(np.isfinite(ranked))))
             if not elites:
                 continue  # every candidate diverged: what was found before is the best that is known
-            chosen = np.argsort(-scores, kind="stable")[:elites]
+            chosen = np.argsort(-ranked, kind="stable")[:elites]
             best, mean = float(scores[chosen[0]]), float(scores[np.isfinite(scores)].mean())
             gaussian.move(drawn[chosen], np.full(elites, 1.0 / elites), config.keep, config.keep)
+        gaussian.mean = choice.settle(gaussian.mean)
         return PlanResult(
             actions=gaussian.mean.copy(),
             rollouts=pace.evaluated,
@@ -93,4 +97,8 @@ class Cem(GaussianSearch):
             effective_samples=float(elites),
             value_gate=gate,
             value_spread=spread,
+            constraint_active=choice.active,
+            predicted_cost=choice.cost,
+            feasible_fraction=choice.feasible,
+            infeasible=choice.infeasible,
         )

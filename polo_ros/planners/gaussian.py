@@ -8,6 +8,7 @@ import numpy as np
 
 from polo_ros.dynamics.base import Dynamics
 from polo_ros.planners.base import shifted
+from polo_ros.planners.choice import Choice
 from polo_ros.planners.evaluate import evaluate
 from polo_ros.planners.objective import Objective, Scores
 from polo_ros.planners.pace import Pace
@@ -60,6 +61,13 @@ class ActionGaussian:
         drawn += self.mean
         return np.clip(drawn, self._low, self._high, out=drawn)
 
+    def disturb(self, actions: FloatArray, sigma: float, rng: np.random.Generator) -> FloatArray:
+        """Actions (n, nu) with normal noise of `sigma` half control ranges, within the range."""
+        drawn = rng.standard_normal(actions.shape)
+        drawn *= sigma * self._scale
+        drawn += actions
+        return np.clip(drawn, self._low, self._high, out=drawn)
+
     def move(self, sequences: FloatArray, weights: FloatArray, keep_mean: float, keep_variance: float) -> None:
         """Move to the mean and variance of weighted sequences (n, H, nu).
 
@@ -95,6 +103,7 @@ class GaussianSearch:
         self._objective = objective
         self._clock = clock
         self._gaussian = ActionGaussian(task, horizon)
+        self._choice = Choice(task, dynamics, objective)
 
     @property
     def mean(self) -> FloatArray:
@@ -104,6 +113,7 @@ class GaussianSearch:
     def reset(self) -> None:
         """Forget the warm start."""
         self._gaussian.reset()
+        self._choice.reset()
 
     def shift(self, steps: int) -> None:
         """Move the warm start `steps` control periods on."""

@@ -35,13 +35,17 @@ class PublishedLookahead(Objective):
 
     def returns(self, rollouts: Rollouts, actions: FloatArray) -> Returns:
         """What N candidates with actions (N, H, nu) collect before the last action, and where they take it."""
-        rewards, alive = self.rewards(rollouts, actions)
+        ended = self.ended(rollouts)
+        rewards = self.rewards(rollouts, actions, ended)
         obs = rollouts.observations
         terminal = obs[..., -2, :].astype(np.float64, order="C")
         last = actions[:, None, -1] if obs.ndim == 4 else actions[:, -1]
         action = np.array(np.broadcast_to(last, (*terminal.shape[:-1], actions.shape[-1])))
         self._discounts = np.ones(1)  # of the value
-        return Returns(rewards[..., :-1].sum(axis=-1, dtype=np.float64), terminal, alive, rollouts.valid, action)
+        reward = rewards[..., :-1].sum(axis=-1, dtype=np.float64)
+        alive = None if ended is None else ~ended[..., -1]
+        cost = self.cost(rollouts, actions, ended)
+        return Returns(reward, terminal, alive, rollouts.valid, action, cost, rollouts.members)
 
     def estimate(self, returns: Returns, value: TerminalValue) -> ValueEstimate:
         """The value of the last actions where they are taken, laid flat."""

@@ -12,6 +12,7 @@ import numpy as np
 from polo_ros.config import Config, option
 from polo_ros.dynamics.base import Dynamics
 from polo_ros.planners.base import PlanResult, shifted
+from polo_ros.planners.choice import Choice
 from polo_ros.planners.evaluate import evaluate
 from polo_ros.planners.noise import knot_basis, noise_filter
 from polo_ros.planners.objective import Objective
@@ -89,6 +90,7 @@ class Mppi:
         self.config = config
         self._dynamics = dynamics
         self._objective = objective
+        self._choice = Choice(task, dynamics, objective)
         self._low, self._high = task.action_low, task.action_high
         self._scale = task.action_scale
         self._rest = task.resting_action
@@ -104,6 +106,7 @@ class Mppi:
     def reset(self) -> None:
         """Forget the warm start."""
         self.nominal = np.tile(self._rest, (self.horizon, 1))
+        self._choice.reset()
 
     def shift(self, steps: int) -> None:
         """Move the warm start `steps` control periods on."""
@@ -118,6 +121,8 @@ class Mppi:
         """
         config = self.config
         pace = Pace(deadline, config.rollouts, self._clock)
+        choice = self._choice
+        choice.begin(start)
         asked = invalid = 0
         best = mean = -math.inf
         effective = spread = gate = 0.0
@@ -126,20 +131,22 @@ class Mppi:
             if not pace.chunk(config.rollouts):
                 continue
             candidates = self._sample(rng)
+            choice.anew(candidates[1:], rng)
             result = evaluate(self._dynamics, self._objective, start, candidates, pace, self._clock)
             scores, spread, gate = result.score, result.spread, result.gate
             invalid += result.invalid
-            top = float(scores.max())
-            if top == -math.inf:
+            ranking = choice.rank(candidates, result)
+            top = int(ranking.score.argmax())
+            if ranking.score[top] == -math.inf:
                 continue  # every candidate diverged: the nominal sequence is the best that is known
-            weights = np.exp(config.kappa * (scores - top))
-            weights /= weights.sum()
+            weights = ranking.weights(config.kappa)
             effective = 1.0 / float(weights @ weights)
             usable = scores[np.isfinite(scores)] if result.invalid else scores
-            best, mean = top, float(np.add.reduce(usable)) / len(usable)
+            best, mean = float(scores[top]), float(np.add.reduce(usable)) / len(usable)
             self.nominal = np.matmul(weights, candidates[: len(scores)].reshape(len(scores), -1)).reshape(
                 self.horizon, -1
             )
+        self.nominal = choice.settle(self.nominal)
         return PlanResult(
             actions=self.nominal.copy(),
             rollouts=pace.evaluated,
@@ -150,6 +157,10 @@ class Mppi:
             effective_samples=effective,
             value_gate=gate,
             value_spread=spread,
+            constraint_active=choice.active,
+            predicted_cost=choice.cost,
+            feasible_fraction=choice.feasible,
+            infeasible=choice.infeasible,
         )
 
     def _sample(self, rng: np.random.Generator) -> FloatArray:

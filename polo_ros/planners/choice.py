@@ -1,0 +1,101 @@
+"""Which plan a search answers with where costs are limited."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from polo_ros.dynamics.base import Dynamics
+from polo_ros.planners.constraint import Ranking, rank
+from polo_ros.planners.objective import Objective, Scores
+from polo_ros.tasks.base import FloatArray, Task
+
+
+class Choice:
+    """Ranks a search's candidates, stands in for a mean that costs too much, and lets a search begin anew.
+
+    The mean of plans that pass an obstacle on either side runs into it: limits hold for candidates, not for what lies
+    between them. So the mean is rolled out as well, and where it does not keep to the limit, the best candidate seen is
+    played if that costs less. While too few candidates keep to the limit, part of them is drawn from all of the range.
+    Without an active constraint nothing is done, and nothing rolled out.
+
+    Args:
+        task: Range of the actuators.
+        dynamics: Rolls out what is played.
+        objective: Has the limit, and finds what a plan costs.
+
+    Attributes:
+        active: Whether costs are limited in this plan.
+        cost: Of what is played, in the worst future predicted; 0 without a constraint.
+        feasible: Share of the newest candidates that keep to the limit.
+        infeasible: Too few of these do, so that they were ranked by cost.
+    """
+
+    def __init__(self, task: Task, dynamics: Dynamics, objective: Objective) -> None:
+        self._dynamics = dynamics
+        self._objective = objective
+        # Where an actuator has no range, what noise on it is measured by.
+        unit, rest = task.action_scale, task.resting_action
+        self._low = np.where(np.isfinite(task.action_low), task.action_low, rest - unit)
+        self._high = np.where(np.isfinite(task.action_high), task.action_high, rest + unit)
+        self._stuck = False
+        self.begin(np.empty(0))
+
+    def reset(self) -> None:
+        """Forget the plan before."""
+        self._stuck = False
+
+    def begin(self, start: FloatArray) -> None:
+        """Go on with the next plan, from `start`, as the dynamics ask for it."""
+        self._start = start
+        self._best: FloatArray | None = None
+        self._best_key = (False, -math.inf)  # within the limit: its score; beyond: its cost, turned
+        self._best_cost = math.inf
+        self._costs = np.empty(0)  # of the newest candidates
+        self.active = self._objective.constraint.active
+        self.cost, self.feasible, self.infeasible = 0.0, 1.0, False
+
+    def anew(self, drawn: FloatArray, rng: np.random.Generator) -> None:
+        """Write over the last of what is drawn (N, H, nu) if too few of the candidates before kept to the limit."""
+        if not (self.active and self._stuck):
+            return
+        n = int(self._objective.constraint.anew * len(drawn))
+        if n:
+            drawn[-n:] = rng.uniform(self._low, self._high, (n, len(self._low)))[:, None]
+
+    def rank(self, candidates: FloatArray, scores: Scores) -> Ranking:
+        """What to rank evaluated candidates (N, H, nu) by."""
+        if scores.cost is None:
+            return Ranking(scores.score)
+        found = rank(scores.score, scores.cost, self._objective.constraint)
+        self.feasible, self.infeasible = found.feasible, found.infeasible
+        self._stuck = found.infeasible
+        top = int(found.score.argmax())
+        if found.score[top] == -math.inf:
+            return found  # all diverged: nothing can be told of them
+        self._costs = scores.cost
+        cost = float(scores.cost[top])
+        within = cost <= self._objective.constraint.limit
+        key = within, float(scores.score[top]) if within else -cost
+        if key > self._best_key:
+            self._best, self._best_key, self._best_cost = candidates[top].copy(), key, cost
+        return found
+
+    def draw(self, candidate: int) -> None:
+        """Say that one of the newest candidates is played."""
+        if self.active:
+            self.cost = float(self._costs[candidate])
+
+    def settle(self, mean: FloatArray) -> FloatArray:
+        """What to play, (H, nu): the mean of the search, unless the best candidate is needed."""
+        if not self.active:
+            return mean
+        plan = mean[None]
+        found = self._objective.returns(self._dynamics.rollout(self._start, plan), plan)
+        known = found.cost is not None and bool(found.valid[0]) and bool(np.isfinite(found.cost[0]))
+        self.cost = float(found.cost[0]) if known and found.cost is not None else math.inf
+        if self._best is None or self.cost <= max(self._objective.constraint.limit, self._best_cost):
+            return mean
+        self.cost = self._best_cost
+        return self._best
