@@ -20,6 +20,7 @@ class Stream(IntEnum):
     VERIFICATION = 7  # perturbed models that plans are tried on
     MODEL = 8  # what a fit of learned dynamics holds out and in which order it goes, by fit
     PREDICTION = 9  # noise of learned dynamics, by step planned from
+    MEMBERS = 10  # perturbed models that plans are made in
 
 
 def sequence(seed: int, stream: Stream, index: int = 0) -> np.random.SeedSequence:

@@ -16,6 +16,7 @@ from polo_ros.dynamics.coarse import for_planning
 from polo_ros.dynamics.mujoco import MujocoDynamics
 from polo_ros.learning.polo_learner import LearnerMetrics, PoloLearner
 from polo_ros.planners.base import PlanResult
+from polo_ros.planners.constraint import has_cost
 from polo_ros.replay.transition import Transition
 from polo_ros.session.config import BridgeConfig
 from polo_ros.session.loop import RobotLoop, Sample
@@ -29,6 +30,7 @@ class RunResult:
     transitions: list[Transition] = field(default_factory=list)
     plan_ms: list[float] = field(default_factory=list)
     updates: list[LearnerMetrics] = field(default_factory=list)
+    infeasible_plans: int = 0  # that had too few ways to keep to the limit on costs
     wall_s: float = 0.0
 
     def episode_returns(self) -> list[float]:
@@ -37,6 +39,13 @@ class RunResult:
         for transition in self.transitions:
             returns[transition.episode] = returns.get(transition.episode, 0.0) + transition.reward
         return list(returns.values())
+
+    def episode_costs(self, task: Task) -> list[float] | None:
+        """What each episode cost, undiscounted, as `task` reckons; None: it has no cost."""
+        costs: dict[int, float] = {}
+        for t in self.transitions:
+            costs[t.episode] = costs.get(t.episode, 0.0) + float(task.cost(t.observation, t.action, t.next_observation))
+        return list(costs.values()) if has_cost(task) else None
 
     def _observations(self) -> FloatArray:
         """Observations (T, nobs) of the last episode that ended, or of the one that runs if none has."""
@@ -64,6 +73,8 @@ class RunResult:
             "plan_ms_p50": float(np.percentile(self.plan_ms, 50)),
             "plan_ms_p99": float(np.percentile(self.plan_ms, 99)),
             "episode_returns": self.episode_returns(),
+            "episode_costs": self.episode_costs(task),
+            "infeasible_plans": self.infeasible_plans,
             "success": task.success(observations),
             "measures": {name: value if math.isfinite(value) else None for name, value in measures.items()},
             "weights_version": self.updates[-1].version if self.updates else 0,
@@ -106,7 +117,8 @@ class PoloRun:
         self.task = task
         self.driver = MujocoDriver(task, seed, robot)
         self.dynamics = MujocoDynamics(task, threads)  # targets are exact, whatever plans are
-        self._planning = for_planning(task, config.dynamics, threads) if config.dynamics.stride > 1 else self.dynamics
+        planning = config.dynamics
+        self._planning = self.dynamics if planning.exact else for_planning(task, planning, threads, seed)
         self.planner = PoloPlanner(task, self._planning, config, seed)
         if weights is not None:
             self.planner.use_weights(self.planner.check_weights(weights), version=0)
@@ -144,6 +156,7 @@ class PoloRun:
             )
             plan, found = planner.plan(state, sample.step, sample.step, sample.episode)
             result.plan_ms.append(1e3 * (time.perf_counter() - started))
+            result.infeasible_plans += found.infeasible
             loop.offer(plan, planner.weights_version)
             transition, self._sample = loop.act(sample)
             result.transitions.append(transition)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import mujoco
@@ -22,17 +24,17 @@ class _Buffers:
     controls: FloatArray  # (N, steps, nu)
     states: FloatArray  # (N, steps, nstate)
     sensordata: FloatArray  # (N, steps, nsensordata)
-    models: list[mujoco.MjModel]  # N times the same
+    models: list[mujoco.MjModel]  # of each row
 
     @classmethod
-    def of(cls, task: Task, n: int, steps: int) -> _Buffers:
+    def of(cls, task: Task, models: Sequence[mujoco.MjModel], n: int, steps: int) -> _Buffers:
         model = task.model
         return cls(
             np.empty((n, task.nstate)),
             np.empty((n, steps, model.nu)),
             np.empty((n, steps, task.nstate)),
             np.empty((n, steps, model.nsensordata)),
-            [model] * n,
+            list(itertools.islice(itertools.cycle(models), n)),
         )
 
     def first(self, n: int) -> _Buffers:
@@ -61,13 +63,15 @@ class MujocoDynamics:
     Args:
         task: Gives the model and the observations.
         threads: Worker threads; 0: one a core.
+        models: What candidates are rolled out in, by turns, of the same sizes as the task's; empty: all in the task's.
     """
 
-    def __init__(self, task: Task, threads: int = 0) -> None:
+    def __init__(self, task: Task, threads: int = 0, models: Sequence[mujoco.MjModel] = ()) -> None:
         if threads < 0:
             raise ValueError(f"threads = {threads} is below its minimum 0 (0: one a core)")
         self.threads = threads or len(os.sched_getaffinity(0))
         self._task = task
+        self._models = models or (task.model,)
         self._data = [mujoco.MjData(task.model) for _ in range(self.threads)]
         # A pool of one thread only adds a hand-over; 0 means the calling thread.
         self._pool = Rollout(nthread=self.threads if self.threads > 1 else 0)
@@ -163,7 +167,7 @@ class MujocoDynamics:
         # By length only: with a deadline a plan's batches differ in size from one to the next.
         kept = self._buffers.pop(steps, None)
         if kept is None or len(kept.models) < n:
-            kept = _Buffers.of(self._task, n, steps)
+            kept = _Buffers.of(self._task, self._models, n, steps)
         if len(self._buffers) >= 8:  # lengths change rarely; old ones must not pile up
             self._buffers.pop(next(iter(self._buffers)))
         self._buffers[steps] = kept
