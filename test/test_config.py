@@ -198,14 +198,14 @@ def test_every_task_has_a_file_of_settings(name):
 def test_installed_settings_are_known_and_valid(file):
     given = {n: tuple(v) if isinstance(v, list) else v for n, v in read_parameters(file).items()}
     assert given
-    known: set[str] = set()
+    known: dict[str, object] = {}
     for kind in SESSION:
-        names = set(flatten(kind()))
-        assert not known & names, "one name, two meanings"
+        names = {name: (type_, info) for name, _, type_, info in fields(kind())}
+        assert all(known.get(name, meaning) == meaning for name, meaning in names.items()), "one name, two meanings"
         known |= names
         chosen = {name: value for name, value in given.items() if name in names}
         assert chosen.items() <= flatten(replace(kind(), chosen)).items()
-    assert set(given) <= known
+    assert set(given) <= set(known)
     assert (
         flatten(for_task(PoloConfig(), file.stem)).items()
         >= {name: value for name, value in given.items() if name in flatten(PoloConfig())}.items()

@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from polo_ros.learning.loop_learner import LoopLearner, LoopMetrics
 from polo_ros.learning.sac_config import SacConfig
 from polo_ros.learning.weights import WeightsError
 from polo_ros.planners.arc import ArcConfig
+from polo_ros.planners.base import PlanResult
 from polo_ros.planners.cem import CemConfig
 from polo_ros.planners.lookahead import PolicyValue, PublishedLookahead
 from polo_ros.planners.objective import Objective
@@ -271,6 +273,52 @@ def test_plans_in_the_true_model_too(search: str, form: str) -> None:
     made.close()
 
 
+@pytest.mark.parametrize(
+    "changes", [{"prediction.propagation": "ts1"}, {"prediction.particles": 3}, {"prediction.particles": 1}]
+)
+def test_pessimism_is_refused_where_elites_have_no_particles_of_their_own(changes: dict[str, object]) -> None:
+    pessimist = changed(CONFIG, {"lookahead.pessimism": 1.0})
+    with pytest.raises(ValueError, match=r"lookahead\.pessimism = 1\.0 is over elites.* a multiple of 2 elites"):
+        changed(pessimist, changes)
+    changed(pessimist, changes | {"lookahead.model": "mujoco"})
+
+
+class Dear(CartTask):
+    """A cart that costs something in any case, and more the faster it is."""
+
+    def cost(self, obs: Any, action: Any, next_obs: Any) -> Any:
+        return 1.0 + abs(next_obs[..., 1])
+
+
+@pytest.mark.parametrize("model", ["learned", "mujoco"])
+@pytest.mark.parametrize("search", ["arc", "cem"])
+def test_pessimism_and_a_limit_are_taken_from_the_next_plan_on(model: str, search: str) -> None:
+    settings = {"lookahead.model": model, "lookahead.search": search, "dynamics.members": 3, "arc.rollouts": 40}
+    config = changed(CONFIG, settings | {"cem.rollouts": 40, "sac.warmup": 0, "constraint.minimal": 1})
+    made = LoopPlanner(Dear(), config, seed=4, exploring=False, threads=1)
+    weights = taught(config)[0].weights()
+    made.use_weights(made.check_weights(weights.encode()), weights.version)
+    start = made.start(STATE)
+
+    def plan(**changes: object) -> PlanResult:
+        made.configure(changed(config, {name.replace("__", "."): value for name, value in changes.items()}))
+        return made.plan(start, 100, 100, 0)[1]
+
+    free = plan()
+    assert not free.constraint_active and free.predicted_cost == 0.0
+    hopeless = plan(constraint__active=True, constraint__limit=0.0)
+    assert hopeless.infeasible and hopeless.predicted_cost > 3.0 and hopeless.feasible_fraction == 0.0
+    limit = hopeless.predicted_cost + 0.02
+    limited = plan(constraint__active=True, constraint__limit=limit)
+    assert limited.constraint_active and 3.0 < limited.predicted_cost <= limit and limited.feasible_fraction > 0.0
+    made.plan(start, 0, 0, 1)  # another episode: the same warm start twice
+    calm = plan()
+    made.plan(start, 0, 0, 2)
+    wary = plan(lookahead__pessimism=1000.0)
+    assert not np.array_equal(calm.actions, wary.actions) and wary.best_score < calm.best_score
+    made.close()
+
+
 # ---- the agents --------------------------------------------------------------------------------
 
 
@@ -279,6 +327,13 @@ def test_the_baselines_are_the_same_parts() -> None:
     assert not CONFIGS["pets_restricted"].lookahead.value
     assert {CONFIGS[name].lookahead.search for name in ("pets_restricted", "loop_no_arc")} == {"cem"}
     assert CONFIGS["loop_sarsa"].sac.next_action == "played"
+    assert {name for name in AGENTS if name != "sac" and CONFIGS[name].constraint.active} == {"safe_pets", "safe_loop"}
+    assert CONFIGS["pets"].cem.horizon == 10 * CONFIGS["pets_restricted"].cem.horizon
+    for name in ("safe_pets", "safe_loop"):
+        safe = for_task(CONFIGS[name], "no_such_task", agent=name)
+        assert (safe.arc.horizon, safe.arc.iterations, safe.cem.horizon, safe.cem.iterations) == (8, 8, 8, 8)
+        assert (safe.constraint.limit, safe.constraint.minimal) == (0.2, 10)
+    assert CONFIGS["safe_loop"].arc.executed == "mean"
     for name in AGENTS:
         if name != "polo":
             shared = for_task(CONFIGS[name], "half_cheetah", agent=name)

@@ -9,12 +9,18 @@ from polo_ros.agents.polo import PoloConfig
 from polo_ros.agents.sac import SacAgentConfig
 from polo_ros.config import replace
 
+CEM_ALONE = {"lookahead.search": "cem", "lookahead.value": False}
+
 CONFIGS: dict[str, Any] = {
     "polo": PoloConfig(),
     "loop": LoopConfig(),
     "sac": SacAgentConfig(),
     # LOOP's baselines, of the same parts (Sikchi et al. 2021, section 6.1).
-    "pets_restricted": replace(LoopConfig(), {"lookahead.search": "cem", "lookahead.value": False}),
+    "pets_restricted": replace(LoopConfig(), CEM_ALONE),
     "loop_sarsa": replace(LoopConfig(), {"sac.next_action": "played"}),
     "loop_no_arc": replace(LoopConfig(), {"lookahead.search": "cem"}),
+    "pets": replace(LoopConfig(), {**CEM_ALONE, "cem.horizon": 30}),
+    # Within a limit on costs (section 5.2, eq. 10); config/safe.yaml has what both share.
+    "safe_pets": replace(LoopConfig(), {**CEM_ALONE, "constraint.active": True}),
+    "safe_loop": replace(LoopConfig(), {"constraint.active": True, "arc.executed": "mean"}),
 }

@@ -13,6 +13,7 @@ from polo_ros.agents.sac import unplanned
 from polo_ros.config import replace as changed
 from polo_ros.dynamics import ensemble_config
 from polo_ros.dynamics.base import Dynamics, StepwiseDynamics
+from polo_ros.dynamics.coarse import for_planning
 from polo_ros.dynamics.ensemble import EnsembleDynamics
 from polo_ros.dynamics.ensemble_config import PredictionConfig
 from polo_ros.dynamics.mujoco import MujocoDynamics
@@ -25,7 +26,7 @@ from polo_ros.planners.arc import Arc, ArcConfig
 from polo_ros.planners.base import PlanResult
 from polo_ros.planners.cem import Cem, CemConfig
 from polo_ros.planners.lookahead import PolicyValue, PublishedLookahead
-from polo_ros.planners.objective import Objective
+from polo_ros.planners.objective import Objective, ObjectiveConfig
 from polo_ros.safety.timeline import TimedPlan
 from polo_ros.seeding import StepStreams, Stream
 from polo_ros.tasks.base import FloatArray, Task
@@ -66,7 +67,11 @@ class LoopPlanner:
             self._objective = PublishedLookahead(task)
         else:
             self._objective = Objective(task, discount=config.sac.discount or task.discount)
+        # In the task's own model the actor acts, and states are predicted; plans may be tried in several.
         self._true = None if self._learned else MujocoDynamics(task, threads)
+        self._tried: Dynamics | None = self._true
+        if not self._learned and not config.dynamics.exact:
+            self._tried = for_planning(task, config.dynamics, threads, seed)
         self._models: tuple[EnsembleDynamics, EnsembleDynamics] | None = None
         self._search: Arc | Cem | None = None
         self._policy: ActorPolicy | None = None
@@ -79,6 +84,8 @@ class LoopPlanner:
         if not self._exploring:
             config = changed(config, {"arc.executed": "mean"})
         self.config = config
+        self._objective.constraint = config.constraint
+        self._objective.config = ObjectiveConfig(pessimism=config.lookahead.pessimism)
         if isinstance(self._search, Arc):
             self._search.config = config.arc
         elif self._search is not None:
@@ -139,7 +146,7 @@ class LoopPlanner:
         return self.config.arc if self.config.lookahead.search == "arc" else self.config.cem
 
     def _make_search(self) -> Arc | Cem:
-        dynamics: Dynamics = self._true or self._model()[0]
+        dynamics: Dynamics = self._tried or self._model()[0]
         if self.config.lookahead.search == "arc":
             return Arc(self.task, dynamics, self._objective, self.config.arc)
         return Cem(self.task, dynamics, self._objective, self.config.cem)
@@ -195,8 +202,9 @@ class LoopPlanner:
 
     def close(self) -> None:
         """Stop the rollout threads."""
-        if self._true is not None:
-            self._true.close()
+        for dynamics in (self._true, self._tried):
+            if dynamics is not None:
+                dynamics.close()
 
 
 def make_learner(task: Task, config: LoopConfig, seed: int) -> LoopLearner:

@@ -12,6 +12,8 @@ import numpy as np
 from polo_ros.agents.base import AgentLearner, AgentPlanner, Update
 from polo_ros.config import Config, option
 from polo_ros.drivers.mujoco import MujocoDriver
+from polo_ros.planners.base import PlanResult
+from polo_ros.planners.constraint import has_cost
 from polo_ros.replay.transition import Transition
 from polo_ros.session.config import BridgeConfig
 from polo_ros.session.loop import RobotLoop, Sample
@@ -35,6 +37,7 @@ class Evaluation:
 
     step: int
     returns: tuple[float, ...]  # undiscounted, of each episode
+    costs: tuple[float, ...] = ()  # the same; of a task without cost zeros
 
     @property
     def mean(self) -> float:
@@ -48,6 +51,8 @@ class OnlineResult:
 
     steps: int = 0
     episode_returns: dict[int, float] = field(default_factory=dict)  # by episode; the last one perhaps unfinished
+    episode_costs: dict[int, float] = field(default_factory=dict)  # the same
+    infeasible_plans: int = 0  # that had too few ways to keep to the limit on costs, evaluations left out
     updates: list[Update] = field(default_factory=list)
     evaluations: list[Evaluation] = field(default_factory=list)
     plan_ms: list[float] = field(default_factory=list)  # of every control period, evaluations left out
@@ -72,8 +77,15 @@ class OnlineResult:
             "plan_ms_p50": float(np.percentile(self.plan_ms, 50)),
             "plan_ms_p99": float(np.percentile(self.plan_ms, 99)),
             "episode_returns": list(self.episode_returns.values()),
+            "episode_costs": list(self.episode_costs.values()) if has_cost(task) else None,
+            "infeasible_plans": self.infeasible_plans,
             "evaluations": [
-                {"step": found.step, "mean_return": found.mean, "returns": list(found.returns)}
+                {
+                    "step": found.step,
+                    "mean_return": found.mean,
+                    "returns": list(found.returns),
+                    **({"costs": list(found.costs)} if has_cost(task) else {}),
+                }
                 for found in self.evaluations
             ],
             "weights_version": self.updates[-1].version if self.updates else 0,
@@ -143,10 +155,13 @@ class OnlineRun:
             self._loop.start()
             self._sample = self._loop.sense()
         for index in range(steps):
-            transition, self._sample = _play(self._loop, self.planner, self._sample, result.plan_ms)
+            transition, self._sample, plan = _play(self._loop, self.planner, self._sample, result.plan_ms)
             result.steps += 1
+            result.infeasible_plans += plan.infeasible
             returns = result.episode_returns
             returns[transition.episode] = returns.get(transition.episode, 0.0) + transition.reward
+            costs = result.episode_costs
+            costs[transition.episode] = costs.get(transition.episode, 0.0) + _cost(self.task, transition)
             if self._learn:
                 learner.observe(transition)
                 if learner.due(transition.step):
@@ -158,7 +173,7 @@ class OnlineRun:
                 watch(transition)
             if index == steps - 1 or (every and (transition.step + 1) % every == 0):
                 trying = time.perf_counter()
-                result.evaluations.append(Evaluation(transition.step + 1, self.evaluate()))
+                result.evaluations.append(Evaluation(transition.step + 1, *self._evaluated()))
                 result.evaluating_s += time.perf_counter() - trying
                 if watch_evaluation is not None:
                     watch_evaluation(result.evaluations[-1])
@@ -169,9 +184,17 @@ class OnlineRun:
 
     def evaluate(self) -> tuple[float, ...]:
         """Undiscounted returns of the agent as it is, of each of `evaluation.episodes` episodes."""
-        return tuple(
-            sum(t.reward for t in attempt(self._trial, self.tried, self.FIRST_TRIED + number, self.config.steps))
+        return self._evaluated()[0]
+
+    def _evaluated(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Returns and costs of trials."""
+        episodes = [
+            attempt(self._trial, self.tried, self.FIRST_TRIED + number, self.config.steps)
             for number in range(self.config.episodes)
+        ]
+        return (
+            tuple(sum(t.reward for t in episode) for episode in episodes),
+            tuple(sum(_cost(self.task, t) for t in episode) for episode in episodes),
         )
 
     def save(self, path: Path) -> None:
@@ -232,19 +255,25 @@ def attempt(loop: RobotLoop, planner: AgentPlanner, episode: int, steps: int) ->
     sample = loop.sense()
     found: list[Transition] = []
     while len(found) < steps and not (found and (found[-1].terminated or found[-1].truncated)):
-        transition, sample = _play(loop, planner, sample, [])
+        transition, sample, _ = _play(loop, planner, sample, [])
         found.append(transition)
     return found
 
 
-def _play(loop: RobotLoop, planner: AgentPlanner, sample: Sample, took_ms: list[float]) -> tuple[Transition, Sample]:
+def _cost(task: Task, transition: Transition) -> float:
+    return float(task.cost(transition.observation, transition.action, transition.next_observation))
+
+
+def _play(
+    loop: RobotLoop, planner: AgentPlanner, sample: Sample, took_ms: list[float]
+) -> tuple[Transition, Sample, PlanResult]:
     began = time.perf_counter()
     start = planner.start(sample.state)
     if len(sample.pending):
         start = planner.predict(start, sample.pending)
-    plan, _ = planner.plan(start, sample.step, sample.step, sample.episode)
+    plan, found = planner.plan(start, sample.step, sample.step, sample.episode)
     took_ms.append(1e3 * (time.perf_counter() - began))
     refused = loop.offer(plan, planner.weights_version)
     if refused:
         raise RuntimeError(f"control period {sample.step}: the plan was refused: {refused}")
-    return loop.act(sample)
+    return *loop.act(sample), found

@@ -13,6 +13,7 @@ from polo_ros.learning.target_config import TargetConfig
 from polo_ros.learning.value_function import KIND, ValueConfig, ValueFunction, shapes
 from polo_ros.learning.weights import Arrays, decode, read_initial
 from polo_ros.planners.base import PlanResult
+from polo_ros.planners.constraint import ConstraintConfig
 from polo_ros.planners.mppi import Mppi, MppiConfig
 from polo_ros.planners.objective import Objective, ObjectiveConfig
 from polo_ros.safety.timeline import TimedPlan
@@ -27,6 +28,7 @@ class PoloConfig(Config):
     mppi: MppiConfig = field(default_factory=MppiConfig)
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    constraint: ConstraintConfig = field(default_factory=ConstraintConfig)
     value: ValueConfig = field(default_factory=ValueConfig)
     targets: TargetConfig = field(default_factory=TargetConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
@@ -43,6 +45,7 @@ class PoloPlanner:
         self.seed = seed
         self.weights_version = 0
         self._objective = Objective(task, config=config.objective)
+        self._objective.constraint = config.constraint
         self._dynamics = dynamics
         self._mppi = Mppi(task, dynamics, self._objective, config.mppi)
         self.horizon = config.mppi.horizon
@@ -79,6 +82,7 @@ class PoloPlanner:
         self.config = config
         self._mppi.config = config.mppi
         self._objective.config = config.objective
+        self._objective.constraint = config.constraint
         if self._arrays is not None:
             self.use_weights(self._arrays, self.weights_version)
 

@@ -69,7 +69,7 @@ def _polo() -> Agent:
         return result.summary(task, options.seed)
 
     def planner(task: Task, config: PoloConfig, seed: int, threads: int) -> AgentPlanner:
-        return PoloPlanner(task, for_planning(task, config.dynamics, threads), config, seed)
+        return PoloPlanner(task, for_planning(task, config.dynamics, threads, seed), config, seed)
 
     def learner(task: Task, config: PoloConfig, seed: int, threads: int, robots: int) -> AgentLearner:
         from polo_ros.dynamics.mujoco import MujocoDynamics
@@ -163,4 +163,7 @@ _AGENTS: dict[str, Callable[[], Agent]] = {
     "pets_restricted": _loop,
     "loop_sarsa": _loop,
     "loop_no_arc": _loop,
+    "pets": _loop,
+    "safe_pets": _loop,
+    "safe_loop": _loop,
 }

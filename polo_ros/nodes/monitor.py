@@ -159,6 +159,9 @@ class Monitor(PoloNode):
             late = sum(int(planner["deadlines_missed"]) for planner in planners)
             if late:
                 parts.append(f"{late} late")
+            beyond = sum(int(planner["infeasible_plans"]) for planner in planners)
+            if beyond:
+                parts.append(f"{beyond} infeasible")
         learner = self._news.get("learner", {})
         if "version" in learner:
             parts.append(f"weights {learner['version']}")

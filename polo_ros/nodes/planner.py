@@ -22,6 +22,7 @@ from polo_ros.nodes import convert
 from polo_ros.nodes.base import FRESH, LATCHED, LATEST, PoloNode, spin
 from polo_ros.nodes.known import OTHERS
 from polo_ros.planners.base import PlanResult
+from polo_ros.planners.constraint import has_cost
 from polo_ros.safety.timeline import PlanTimeline, TimedPlan
 from polo_ros.session.config import PlannerConfig
 from polo_ros.session.health import Alert, Window, judge
@@ -66,11 +67,13 @@ class Planner(PoloNode):
         self.refuse_unknown(OTHERS)
         self._lockstep = self.session.clock == "lockstep"
         self.counts.update(deadlines_missed=0, weights_swapped=0, weights_refused=0, weights_late=0, states_refused=0)
+        self.counts.update(infeasible_plans=0)
         # Not from the seed: two planners of one session must differ.
         self._identity = secrets.randbits(63) + 1
         self._last: PlanResult | None = None
         self._plan_ms = 0.0
         self._latency_ms, self._missed = Window(), Window()
+        self._beyond: list[float] = []  # predicted costs of infeasible plans since diagnostics were published last
         self.on_change(self._changed)
 
     # ---- lifecycle -------------------------------------------------------------------------
@@ -219,6 +222,13 @@ class Planner(PoloNode):
         self._missed.add(float(missed))
         self._latency_ms.add(latency_ms)
         self._last, self._plan_ms = result, plan_ms
+        if result.infeasible:
+            self._beyond.append(result.predicted_cost)
+            self.counts["infeasible_plans"] += 1
+            self.get_logger().warning(
+                f"step {plan.state_step}: too few ways to keep to constraint.limit, {_cost(result.predicted_cost)}",
+                throttle_duration_sec=1.0,
+            )
         status = PlannerStatus(
             step=plan.state_step,
             episode=plan.episode,
@@ -239,6 +249,11 @@ class Planner(PoloNode):
             effective_samples=result.effective_samples,
             value_gate=result.value_gate,
             value_spread=result.value_spread,
+            constraint_active=result.constraint_active,
+            predicted_cost=result.predicted_cost,
+            feasible_fraction=result.feasible_fraction,
+            infeasible=result.infeasible,
+            infeasible_plans=self.counts["infeasible_plans"],
             weights_version=self.planner.weights_version,
             weights_swapped=self.counts["weights_swapped"],
             weights_refused=self.counts["weights_refused"],
@@ -254,6 +269,10 @@ class Planner(PoloNode):
         """How planning goes."""
         if self._last is None:
             return {}
+        limited = {
+            "predicted_cost": round(self._last.predicted_cost, 4),
+            "feasible": f"{self._last.feasible_fraction:.1%}",
+        }
         return {
             "plan_ms": round(self._plan_ms, 3),
             "latency_p50_ms": round(self._latency_ms.quantile(0.5), 3),
@@ -262,13 +281,25 @@ class Planner(PoloNode):
             "rollouts": self._last.rollouts,
             "value_gate": round(self._last.value_gate, 3),
             "effective_samples": round(self._last.effective_samples, 1),
+            **(limited if self._last.constraint_active else {}),
         }
 
     def alerts(self) -> Sequence[Alert]:
-        """Deadlines that are missed too often."""
+        """Deadlines that are missed too often, and limits on costs that cannot be kept to."""
         share, health = self._missed.mean, self.settings.health
         text = f"{share:.1%} of plans took longer than the deadline: plan less, or give it more (mppi.*, deadline)"
-        return judge(share, health.deadline_misses_warn, health.deadline_misses_error, text)
+        found = judge(share, health.deadline_misses_warn, health.deadline_misses_error, text)
+        if self._beyond:
+            text = f"{len(self._beyond)} plans had too few ways to keep to constraint.limit, {_cost(max(self._beyond))}"
+            found.append(Alert(text))
+            self._beyond = []
+        if self._last is not None and self._last.constraint_active and not has_cost(self.task):
+            found.append(Alert(f"constraint.active limits nothing: task '{self.task.name}' has no cost"))
+        return found
+
+
+def _cost(predicted: float) -> str:
+    return f"and cost was minimised: {predicted:.3g} is predicted"
 
 
 def main(args: Sequence[str] | None = None) -> int:

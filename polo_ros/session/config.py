@@ -14,7 +14,8 @@ from polo_ros.session.health import BridgeHealth, PlannerHealth
 
 T = TypeVar("T")
 
-AGENTS = ("polo", "loop", "sac", "pets_restricted", "loop_sarsa", "loop_no_arc")
+SAFE_AGENTS = ("safe_pets", "safe_loop")
+AGENTS = ("polo", "loop", "sac", "pets_restricted", "loop_sarsa", "loop_no_arc", "pets", *SAFE_AGENTS)
 
 
 @dataclass(frozen=True)
@@ -113,9 +114,12 @@ def task_parameters(task: str, clock: str = "lockstep", agent: str = "polo") -> 
     """Parameters of a task's own files in config/; empty where there are none.
 
     <task>.yaml, over it <task>.<clock>.yaml, and over both, for LOOP and its baselines, loop.yaml and <task>.loop.yaml:
-    they share their settings, so that what differs is what they are.
+    they share their settings, so that what differs is what they are. Those that plan within limits have safe.yaml and
+    <task>.safe.yaml over these.
     """
-    of_agent = () if agent == "polo" else ("loop.yaml", f"{task}.loop.yaml")
+    of_agent: tuple[str, ...] = () if agent == "polo" else ("loop.yaml", f"{task}.loop.yaml")
+    if agent in SAFE_AGENTS:
+        of_agent += ("safe.yaml", f"{task}.safe.yaml")
     found: dict[str, Any] = {}
     for name in (f"{task}.yaml", f"{task}.{clock}.yaml", *of_agent):
         try:
