@@ -159,7 +159,7 @@ class Monitor(PoloNode):
             late = sum(int(planner["deadlines_missed"]) for planner in planners)
             if late:
                 parts.append(f"{late} late")
-            beyond = sum(int(planner["infeasible_plans"]) for planner in planners)
+            beyond = sum(int(planner.get("infeasible_plans", 0)) for planner in planners)
             if beyond:
                 parts.append(f"{beyond} infeasible")
         learner = self._news.get("learner", {})
