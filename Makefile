@@ -22,7 +22,7 @@ session = task:=$(TASK) clock:=$(CLOCK) duration:=$(DURATION) seed:=$(SEED) \
 
 # What an installation is made of; folders too, since a deleted file changes only its folder's time.
 sources := setup.py pyproject.toml CMakeLists.txt package.xml requirements.txt requirements-dynamixel.txt \
-	requirements-gym.txt requirements-hand.txt requirements-ros.txt \
+	requirements-gym.txt requirements-hand.txt requirements-offline.txt requirements-ros.txt \
 	$(shell find polo_ros msg launch config models resource weights -name __pycache__ -prune -o -print)
 
 # Set by the ROS wheels in every Python process of an environment: ours must set it for itself.
@@ -48,7 +48,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.requirements: requirements.txt requirements-dynamixel.txt requirements-gym.txt requirements-hand.txt \
-		requirements-ros.txt requirements-build.txt requirements-dev.txt | $(BIN)/python
+		requirements-offline.txt requirements-ros.txt requirements-build.txt requirements-dev.txt | $(BIN)/python
 	@# The pip that Python 3.10 brings searches for versions for ever.
 	$(PIP) install --quiet pip==25.3
 	$(PIP) install --quiet -r requirements.txt -r requirements-build.txt -r requirements-dev.txt

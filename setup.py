@@ -317,6 +317,7 @@ setup(
         "dynamixel": requirements("requirements-dynamixel.txt"),
         "gym": requirements("requirements-gym.txt"),
         "hand": requirements("requirements-hand.txt"),
+        "offline": requirements("requirements-offline.txt"),
         "ros": requirements("requirements-ros.txt"),
         "test": ["pytest", "hypothesis", *requirements("requirements-dynamixel.txt")],
     },

@@ -81,7 +81,7 @@ def test_a_session_becomes_trajectories_of_whole_episodes(tmp_path: Path) -> Non
     np.testing.assert_array_equal(dataset.starts, [0, 20, 40, 60])
     assert (facts["task"], facts["model_hash"]) == (NAME, task().model_hash)
     assert (facts["rows"], facts["left_out"], facts["problems"]) == (60, {}, [])
-    assert facts["sources"] == [{"bag": str(tmp_path / "bag"), "robot": "", "read": 60, "rows": 60}]
+    assert facts["sources"] == [{"path": str(tmp_path / "bag"), "robot": "", "read": 60, "rows": 60}]
     returns = [sum(t.reward for t in found[begin : begin + 20]) for begin in (0, 20, 40)]
     assert facts["statistics"]["whole_trajectories"] == 3
     assert facts["statistics"]["return"]["max"] == pytest.approx(max(returns), rel=1e-6)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,8 +52,8 @@ def from_bags(paths: Sequence[Path], out: Path, task_name: str = "", safe_stops:
         safe_stops: Whether to keep periods in which the robot did what the safe stop says.
 
     Returns:
-        Facts: "path", "task", "model_hash", "rows", "trajectories", "digest", "statistics", "sources" (bag, robot, rows
-        read and kept), "left_out" (number of rows by kind), "problems" (texts).
+        Facts: "path", "task", "model_hash", "rows", "trajectories", "digest", "statistics", "sources" (path, robot,
+        rows read and kept), "left_out" (number of rows by kind), "problems" (texts).
 
     Raises:
         DatasetError: No task is named, nothing is left, or the dataset cannot be written.
@@ -79,9 +79,7 @@ def from_bags(paths: Sequence[Path], out: Path, task_name: str = "", safe_stops:
         if not writer.rows:
             raise DatasetError(f"{out}: no transition of task '{task.name}' in these bags: {'; '.join(problems)}")
         writer.note(sources=sources, left_out=dict(left_out), problems=problems, safe_stops=safe_stops)
-    made = Dataset.open(out)
-    names = ("task", "model_hash", "rows", "trajectories", "digest", "statistics", "sources", "left_out", "problems")
-    return {"path": str(out), **{name: made.facts[name] for name in names}}
+    return Dataset.open(out).summary()
 
 
 def _distinct(problems: Any) -> list[str]:
@@ -138,7 +136,7 @@ class _Bag:
                 self.left_out[kind] += count
             text = f"{count} {LEFT_OUT[kind]}, and left out" if kind in LEFT_OUT else f"{count} {NOTED[kind]}"
             self._report(kind, f"{where}{text}: {', '.join(tally.examples[kind])}")
-        return {"bag": str(self.path), "robot": robot, "read": tally.read, "rows": tally.kept}
+        return {"path": str(self.path), "robot": robot, "read": tally.read, "rows": tally.kept}
 
     def _report(self, kind: str, text: str) -> None:
         self.problems.append(BagProblem(str(self.path), kind, text))
@@ -394,26 +392,3 @@ class _Memory:
             self._file.seek(piece.offset)
             known |= np.isin(keys, np.frombuffer(self._file.read(8 * piece.count), np.uint64))
         return known
-
-
-# ---- for people -------------------------------------------------------------------------------
-
-
-def format_facts(facts: Mapping[str, Any]) -> str:
-    """What was made, for people."""
-    statistics = facts["statistics"]
-    lines = [f"{facts['path']}: {facts['rows']} rows in {facts['trajectories']} trajectories of {facts['task']}"]
-    if statistics["return"] is not None:
-        returns = statistics["return"]
-        lines.append(
-            f"  return     {returns['mean']:.4g} on average, {returns['min']:.4g} to {returns['max']:.4g}, "
-            f"of {statistics['whole_trajectories']} whole trajectories"
-        )
-    lines.append(f"  ended      {statistics['terminated']:.3%} of the rows in a terminal state")
-    lines.append(f"  digest     {facts['digest'][:16]}")
-    for source in facts["sources"]:
-        robot = f", robot {source['robot']}" if source.get("robot") else ""
-        lines.append(f"  from       {source['bag']}{robot}: {source['rows']} of {source['read']} rows")
-    lines += [f"  left out   {count}: {LEFT_OUT[kind]}" for kind, count in facts["left_out"].items()]
-    lines += [f"  problem    {problem}" for problem in facts["problems"]]
-    return "\n".join(lines)

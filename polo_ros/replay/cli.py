@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,27 +40,56 @@ def add_bag_commands(subparsers: Any) -> None:
 
 def add_dataset_command(subparsers: Any) -> None:
     """Add `dataset` to a parser's subparsers; it sets `run`, (arguments) -> exit status."""
-    text = "make a dataset of recorded bags, to learn from offline; see docs/offline.md"
+    text = "make a dataset of recorded bags, or of D4RL's or Minari's files, to learn from offline; see docs/offline.md"
     command = subparsers.add_parser("dataset", help=text, description=text)
-    command.add_argument("bags", type=Path, nargs="+", metavar="BAG", help="bag folders, .mcap files or run folders")
+    what = "bag folders, .mcap files or run folders; or D4RL's .hdf5 files, Minari's files or folders"
+    command.add_argument("paths", type=Path, nargs="+", metavar="BAG", help=what)
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make; it must not exist")
     command.add_argument("--task", default="", metavar="NAME", help="the task (default: what the bags say)")
-    command.add_argument("--no-safe-stops", action="store_true", help="leave out periods of safe stop")
+    command.add_argument("--no-safe-stops", action="store_true", help="bags: leave out periods of safe stop")
+    text = "files: their actions are -1 .. 1, to be scaled to the task's range"
+    command.add_argument("--scale-actions", action="store_true", help=text)
     command.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(run=run_dataset)
 
 
 def run_dataset(arguments: argparse.Namespace) -> int:
     """Run `polo dataset`; 1 if no dataset can be made."""
-    from polo_ros.replay import bag_dataset
+    from polo_ros.replay import bag_dataset, offline_files
     from polo_ros.replay.dataset import DatasetError
 
+    foreign = [path for path in arguments.paths if offline_files.is_foreign(path)]
     try:
-        facts = bag_dataset.from_bags(arguments.bags, arguments.out, arguments.task, not arguments.no_safe_stops)
+        if not foreign:
+            facts = bag_dataset.from_bags(arguments.paths, arguments.out, arguments.task, not arguments.no_safe_stops)
+        elif len(foreign) == len(arguments.paths):
+            facts = offline_files.from_files(foreign, arguments.out, arguments.task, arguments.scale_actions)
+        else:
+            raise DatasetError(f"{foreign[0]}: bags and files of others do not go into one dataset")
     except (BagError, DatasetError) as error:
         return _fail(error, arguments.json)
-    print(json.dumps(facts, indent=2) if arguments.json else bag_dataset.format_facts(facts))
+    print(json.dumps(facts, indent=2) if arguments.json else _format_dataset(facts))
     return 0
+
+
+def _format_dataset(facts: Mapping[str, Any]) -> str:
+    """What was made, for people."""
+    statistics = facts["statistics"]
+    lines = [f"{facts['path']}: {facts['rows']} rows in {facts['trajectories']} trajectories of {facts['task']}"]
+    if statistics["return"] is not None:
+        returns = statistics["return"]
+        lines.append(
+            f"  return     {returns['mean']:.4g} on average, {returns['min']:.4g} to {returns['max']:.4g}, "
+            f"of {statistics['whole_trajectories']} whole trajectories"
+        )
+    lines.append(f"  ended      {statistics['terminated']:.3%} of the rows in a terminal state")
+    lines.append(f"  digest     {facts['digest'][:16]}")
+    for source in facts["sources"]:
+        robot = f", robot {source['robot']}" if source.get("robot") else ""
+        lines.append(f"  from       {source['path']}{robot}: {source['rows']} of {source['read']} rows")
+    lines += [f"  left out   {count} rows: {kind}" for kind, count in facts["left_out"].items()]
+    lines += [f"  problem    {problem}" for problem in facts["problems"]]
+    return "\n".join(lines)
 
 
 def run_bag(arguments: argparse.Namespace) -> int:

@@ -174,6 +174,13 @@ class Dataset:
                 raise DatasetError(f"{self.path}: {what}: {found}, expected {expected} of task '{task.name}'")
         return self
 
+    def summary(self) -> dict[str, Any]:
+        """What `polo dataset` says of it, for JSON."""
+        names = ("task", "model_hash", "rows", "trajectories", "digest", "statistics")
+        about = ("sources", "left_out", "problems")
+        found = {name: self.facts[name] for name in names} | {name: self.facts.get(name, []) for name in about}
+        return {"path": str(self.path), **found}
+
     def verify(self) -> None:
         """Read everything and compare it with the digest.
 
