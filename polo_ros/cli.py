@@ -211,12 +211,15 @@ def _list(options: argparse.Namespace) -> int:
 def _add_bench(commands: Any) -> None:
     parser = commands.add_parser(
         "bench",
-        help="measure: planning (in learned models: ensemble, loop), a run of POLO, a session, bridge, fleet, delays",
+        help="measure: planning (in learned models: ensemble, loop), a run of POLO, a session, bridge, fleet, delays, "
+        "learning offline",
     )
-    what = ["planning", "ensemble", "loop", "polo", "session", "latency", "bridge", "fleet"]
+    what = ["planning", "ensemble", "loop", "polo", "session", "latency", "bridge", "fleet", "offline"]
     parser.add_argument("what", choices=what, help="what to measure")
     parser.add_argument("--json", action="store_true", help="print as JSON")
-    parser.add_argument("--repeats", type=int, default=30, help="planning, ensemble, loop: rounds (default: 30)")
+    parser.add_argument(
+        "--repeats", type=int, default=30, help="planning, ensemble, loop, offline: rounds (default: 30)"
+    )
     parser.add_argument("--steps", type=int, default=320, help="polo: control periods of each run (default: 320)")
     parser.add_argument(
         "--duration", type=float, default=60.0, help="session, bridge, fleet: robot time, s (default: 60)"
@@ -239,6 +242,10 @@ def _bench(options: argparse.Namespace) -> int:
         from polo_ros.bench.loop import bench_loop
 
         rows = bench_loop(options.repeats)
+    elif options.what == "offline":
+        from polo_ros.bench.offline import bench_offline
+
+        rows = bench_offline(options.repeats)
     elif options.what == "polo":
         from polo_ros.bench.polo import bench_polo
 
