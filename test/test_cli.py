@@ -135,11 +135,11 @@ def test_bench_planning_needs_a_round(capsys):
 def test_bench_planning_gives_a_row_for_each_size(capsys, monkeypatch):
     from polo_ros.bench import planning
 
-    monkeypatch.setattr(planning, "SIZES", (("cartpole_swingup", 4, 5), ("point_mass_maze", 3, 4)))
+    monkeypatch.setattr(planning, "SIZES", (("cartpole_swingup", 4, 5, 1), ("point_mass_maze", 3, 4, 2)))
     rows = read_json(capsys, "bench", "planning", "--repeats", "2", "--json")
-    assert [(row["task"], row["rollouts"], row["horizon"]) for row in rows] == list(planning.SIZES)
+    assert [(row["task"], row["rollouts"], row["horizon"], row["members"]) for row in rows] == list(planning.SIZES)
     for row in rows:
-        assert row.keys() == {"task", "rollouts", "horizon", "plan_ms", "rollout_ms", "ratio"}
+        assert row.keys() == {"task", "rollouts", "horizon", "members", "plan_ms", "rollout_ms", "ratio"}
         assert min(row["plan_ms"], row["rollout_ms"], row["ratio"]) > 0.0
 
 

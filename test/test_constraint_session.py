@@ -6,10 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
 from plugin_packages import install
 from session_runs import session
 from strangers import Stranger, stranger
+
+from polo_ros.drivers.mujoco import MujocoDriver
+from polo_ros.nodes import convert
+from polo_ros.nodes.planner import Planner
+from polo_ros.session.loop import RobotLoop
 
 DOMAIN = 184
 TOLL = '''
@@ -103,3 +109,29 @@ def test_limits_move_while_a_session_runs_and_a_plan_beyond_them_is_never_silent
 def _status(other: Stranger) -> Any:
     other.until(lambda: "planner/status" in other.newest, "a planner's status")
     return other.newest["planner/status"]
+
+
+def test_a_limit_on_costs_that_a_task_does_not_have_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "OFF")
+    settings = ("autostart:=false", "constraint.active:=true", "mppi.rollouts:=2", "mppi.horizon:=2", "threads:=1")
+    arguments = [word for setting in settings for word in ("-p", setting)]
+    rclpy.init(args=["--ros-args", *arguments], domain_id=DOMAIN + 1)
+    node = None
+    try:
+        node = Planner()
+        node.trigger_configure()
+        node.trigger_activate()
+        assert not node.alerts()
+        driver = MujocoDriver(node.task, 0)
+        driver.connect()
+        loop = RobotLoop(node.task, driver, 1.0)
+        loop.start()
+        node._receive_state(convert.state_message(loop.sense(), node.task))
+        assert [alert.text for alert in node.alerts()] == [
+            "constraint.active limits nothing: task 'cartpole_swingup' has no cost"
+        ]
+    finally:
+        if node is not None:
+            node.close()
+            node.destroy_node()
+        rclpy.try_shutdown()

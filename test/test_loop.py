@@ -35,6 +35,7 @@ from polo_ros.planners.base import PlanResult
 from polo_ros.planners.cem import CemConfig
 from polo_ros.planners.lookahead import PolicyValue, PublishedLookahead
 from polo_ros.planners.objective import Objective
+from polo_ros.replay.transition import Transition
 from polo_ros.session.config import AGENTS, for_task
 from polo_ros.tasks.base import FloatArray
 
@@ -364,6 +365,21 @@ def test_a_run_is_the_same_every_time(name: str) -> None:
     assert one == go() and len(one[0]) == 60
 
 
+def test_a_run_tells_what_its_episodes_cost_and_how_often_the_limit_could_not_be_kept() -> None:
+    task = Dear()
+    config = changed(CONFIG, {"constraint.active": True, "constraint.limit": 0.5, "evaluation.steps": 5})
+    seen: list[Transition] = []
+    with make_run(task, config, seed=1, threads=1) as run:
+        found = run.go(50, seen.append)
+    figures = found.summary(task, 1)
+    assert figures["episode_costs"] == [pytest.approx(sum(1.0 + abs(t.next_observation[1]) for t in seen))]
+    assert figures["infeasible_plans"] == sum(t.step >= CONFIG.sac.warmup for t in seen) == 20
+    (evaluation,) = figures["evaluations"]  # type: ignore[misc]
+    assert len(evaluation["costs"]) == 1 and evaluation["costs"][0] > 5.0
+    figures = found.summary(CartTask(), 1)
+    assert figures["episode_costs"] is None and "costs" not in figures["evaluations"][0]  # type: ignore[index]
+
+
 def test_polo_run_loop(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = tmp_path / "small.yaml"
     file.write_text(
@@ -382,9 +398,10 @@ def test_polo_run_loop(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> No
 
 def test_polo_bench_loop(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "loop", "--repeats", "1", "--json"]) == 0
-    paper, light = json.loads(capsys.readouterr().out)
+    paper, light, safe = json.loads(capsys.readouterr().out)
     assert (paper["preset"], paper["rollouts"], paper["particles"], paper["elites"]) == ("loop_paper", 105, 20, 5)
     assert (light["preset"], light["wanted_plan_ms"]) == ("loop", 25.0)
-    for row in (paper, light):
+    assert (safe["preset"], safe["task"], safe["horizon"], safe["iterations"]) == ("safe", "point_goal", 8, 8)
+    for row in (paper, light, safe):
         assert 0.0 < row["model_ms"] < row["networks_ms"] and row["ratio"] > 0.0
     assert main(["bench", "loop", "--repeats", "0"]) == 2

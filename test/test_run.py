@@ -82,6 +82,7 @@ def test_a_run_counts_learns_and_sums_up():
     summary = result.summary(task, 0)
     assert (summary["task"], summary["seed"], summary["steps"]) == ("cartpole_swingup", 0, 60)
     assert summary["weights_version"] == 3
+    assert (summary["episode_costs"], summary["infeasible_plans"]) == (None, 0)
     assert summary["episode_returns"] == [pytest.approx(sum(t.reward for t in result.transitions))]
 
 

@@ -18,15 +18,19 @@ from polo_ros.dynamics.ensemble_config import layer_sizes
 from polo_ros.learning import loop_weights
 from polo_ros.learning.actor_critic import actor_sizes, critic_sizes
 
-TASK = "half_cheetah"
-PRESETS = ("loop_paper", "loop")  # files of config/
+# Files of config/, the agent, its task.
+PRESETS = (
+    (("loop_paper",), "loop", "half_cheetah"),
+    (("loop",), "loop", "half_cheetah"),
+    (("loop", "safe"), "safe_loop", "point_goal"),
+)
 WARM_UP = 3  # rounds that are not counted
 # At most: a plan at the paper's settings over its networks; a plan of the light preset, ms on one core.
 WANTED = {"loop_paper": {"wanted_ratio": 1.2}, "loop": {"wanted_plan_ms": 25.0}}
 
 
 def bench_loop(repeats: int) -> list[dict[str, Any]]:
-    """Time LOOP's plans on half_cheetah against bare forward passes of the same networks and shapes.
+    """Time LOOP's plans, and those of safe LOOP, against bare forward passes of the same networks and shapes.
 
     A plan lets the actor propose, draws the other candidates, predicts them in the elites with noise, values their ends
     by actor and critic, and moves the Gaussian, again and again. The bare passes are the elites' for each step of each
@@ -37,20 +41,23 @@ def bench_loop(repeats: int) -> list[dict[str, Any]]:
         repeats: Rounds counted.
 
     Returns:
-        A row for each of PRESETS: its sizes, "plan_ms" and "networks_ms" (medians), "model_ms", the part of the
-        latter that the elites take, "ratio" (median over the rounds of plan over networks), and what is wanted.
+        A row for each of PRESETS: "preset", its last file, its task and sizes, "plan_ms" and "networks_ms" (medians),
+        "model_ms", the part of the latter that the elites take, "ratio" (median over the rounds of plan over networks),
+        and what is wanted.
 
     Raises:
         ValueError: No round.
     """
     if repeats < 1:
         raise ValueError(f"repeats = {repeats} is below its minimum 1")
-    return [_row(name, repeats) for name in PRESETS]
+    return [_row(files, agent, task, repeats) for files, agent, task in PRESETS]
 
 
-def _row(preset: str, repeats: int) -> dict[str, Any]:
-    task = tasks.make(TASK)
-    config: LoopConfig = replace(CONFIGS["loop"], read_parameters(resources.path("config", f"{preset}.yaml")))
+def _row(files: Sequence[str], agent: str, name: str, repeats: int) -> dict[str, Any]:
+    task, preset = tasks.make(name), files[-1]
+    config: LoopConfig = CONFIGS[agent]
+    for file in files:
+        config = replace(config, read_parameters(resources.path("config", f"{file}.yaml")))
     nobs, nu = task.observation_spec.size, int(task.model.nu)
     planner = LoopPlanner(task, config, seed=0)
     rng = np.random.default_rng(0)
@@ -79,6 +86,7 @@ def _row(preset: str, repeats: int) -> dict[str, Any]:
     ratio = times[:, 0] / times[:, 1:].sum(axis=1)
     return {
         "preset": preset,
+        "task": name,
         "rollouts": config.arc.rollouts,
         "horizon": config.arc.horizon,
         "iterations": config.arc.iterations,
@@ -89,7 +97,7 @@ def _row(preset: str, repeats: int) -> dict[str, Any]:
         "networks_ms": 1e3 * float(np.median(times[:, 1:].sum(axis=1))),
         "model_ms": 1e3 * float(np.median(times[:, 1])),
         "ratio": float(np.median(ratio)),
-        **WANTED[preset],
+        **WANTED.get(preset, {}),
     }
 
 

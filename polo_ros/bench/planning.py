@@ -13,14 +13,20 @@ from mujoco.rollout import Rollout
 from polo_ros import tasks
 from polo_ros.agents.polo import PoloConfig, PoloPlanner
 from polo_ros.config import replace
-from polo_ros.dynamics.base import Rollouts
-from polo_ros.dynamics.mujoco import MujocoDynamics, chunk_size
+from polo_ros.dynamics.base import Dynamics, Rollouts
+from polo_ros.dynamics.coarse import DynamicsConfig, for_planning
+from polo_ros.dynamics.mujoco import chunk_size
 from polo_ros.learning.value_ensemble import ValueEnsemble
 from polo_ros.session.config import for_task
 from polo_ros.tasks.base import FloatArray, Task
 
-# Task, candidates, control periods ahead.
-SIZES = (("humanoid_getup", 120, 64), ("point_mass_maze", 32, 50), ("cartpole_swingup", 32, 25))
+# Task, candidates, control periods ahead, models that each candidate is simulated in.
+SIZES = (
+    ("humanoid_getup", 120, 64, 1),
+    ("point_mass_maze", 32, 50, 1),
+    ("cartpole_swingup", 32, 25, 1),
+    ("cartpole_swingup", 32, 25, 4),
+)
 
 WARM_UP = 3  # rounds that are not counted
 
@@ -31,14 +37,14 @@ def bench_planning(repeats: int) -> list[dict[str, Any]]:
     A plan draws the candidates, rolls them out, reads observations, rewards and the terminal value, and
     weights them. The bare rollout is `mujoco.rollout` with outputs allocated beforehand, for the same
     candidates on as many threads in as large portions: the ratio holds what planning adds, not how work
-    is dealt out. Both take turns in one loop, so that whatever else the machine does
-    falls on both; the state moves along with the plans.
+    is dealt out. A candidate in several models (`dynamics.members`) is as many bare rollouts. Both take turns
+    in one loop, so that whatever else the machine does falls on both; the state moves along with the plans.
 
     Args:
         repeats: Rounds counted, each one plan and one bare rollout.
 
     Returns:
-        A row for each of SIZES: "task", "rollouts", "horizon", "plan_ms" and "rollout_ms" (medians),
+        A row for each of SIZES: "task", "rollouts", "horizon", "members", "plan_ms" and "rollout_ms" (medians),
         "ratio" (median over the rounds of plan over rollout).
 
     Raises:
@@ -46,13 +52,13 @@ def bench_planning(repeats: int) -> list[dict[str, Any]]:
     """
     if repeats < 1:
         raise ValueError(f"repeats = {repeats} is below its minimum 1")
-    return [_row(name, rollouts, horizon, repeats) for name, rollouts, horizon in SIZES]
+    return [_row(*size, repeats) for size in SIZES]
 
 
 class _Watched:
     """Dynamics that remember the candidates rolled out last."""
 
-    def __init__(self, dynamics: MujocoDynamics) -> None:
+    def __init__(self, dynamics: Dynamics) -> None:
         self._dynamics = dynamics
         self.candidates: FloatArray = np.empty((0, 0, 0))
 
@@ -103,11 +109,11 @@ class _Bare:
         self._pool.close()
 
 
-def _row(name: str, rollouts: int, horizon: int, repeats: int) -> dict[str, Any]:
+def _row(name: str, rollouts: int, horizon: int, members: int, repeats: int) -> dict[str, Any]:
     task = tasks.make(name)
     config = replace(for_task(PoloConfig(), name), {"mppi.rollouts": rollouts, "mppi.horizon": horizon})
-    dynamics = _Watched(MujocoDynamics(task))
-    bare = _Bare(task, rollouts, horizon)
+    dynamics = _Watched(for_planning(task, DynamicsConfig(members=members)))
+    bare = _Bare(task, members * rollouts, horizon)
     planner = PoloPlanner(task, dynamics, config, seed=0)
     # What was learned changes no time: an untrained ensemble has the networks of a trained one.
     rng = np.random.default_rng(0)
@@ -121,7 +127,7 @@ def _row(name: str, rollouts: int, horizon: int, repeats: int) -> dict[str, Any]
             began = time.perf_counter()
             plan, _ = planner.plan(state, period, period, episode=0)
             took = time.perf_counter() - began
-            physics = bare.seconds(state, dynamics.candidates)
+            physics = bare.seconds(state, np.repeat(dynamics.candidates, members, axis=0))
             if step >= 0:
                 times[step] = took, physics
             state = dynamics.advance(state, plan.actions[:1])
@@ -133,6 +139,7 @@ def _row(name: str, rollouts: int, horizon: int, repeats: int) -> dict[str, Any]
         "task": name,
         "rollouts": rollouts,
         "horizon": horizon,
+        "members": members,
         "plan_ms": 1e3 * float(plan_s),
         "rollout_ms": 1e3 * float(rollout_s),
         "ratio": float(np.median(times[:, 0] / times[:, 1])),

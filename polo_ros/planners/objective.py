@@ -22,7 +22,8 @@ class ObjectiveConfig(Config):
     rewards: bool = option(True, "count rewards before the horizon; false: the learned value alone judges", live=True)
     pessimism: float = option(
         0.0,
-        "a score is the mean over the models of dynamics.members less so many of their deviations, LOOP's eq. 9",
+        "a score is the mean over the models of dynamics.members less so many of their deviations, LOOP's eq. 9; one "
+        "model has none",
         low=0.0,
         high=1000.0,
         live=True,
