@@ -87,7 +87,7 @@ def test_columns_come_back_as_they_were_written(tmp_path: Path) -> None:
     dataset.verify()
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=6), size=st.integers(1, 20), whole=st.booleans())
 def test_statistics_and_digest_do_not_depend_on_the_parts_it_was_written_in(
     tmp_path_factory: pytest.TempPathFactory, lengths: list[int], size: int, whole: bool

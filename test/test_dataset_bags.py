@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from polo_ros import tasks
 from polo_ros.cli import main
 from polo_ros.drivers.mujoco import MujocoDriver
+from polo_ros.replay import transition_blocks
 from polo_ros.replay.bag_dataset import from_bags
 from polo_ros.replay.bag_reader import BagReader
 from polo_ros.replay.bag_tools import recover
@@ -371,6 +372,15 @@ def test_a_bridge_that_counts_anew_begins_another_run(tmp_path: Path) -> None:
     assert facts["left_out"] == {}
 
 
+def test_a_model_is_named_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transition_blocks, "BLOCK", 4)
+    found = session(steps=20)
+    bag = spoiled(tmp_path / "bag", found, {step: lambda t: message(t, model_hash="old") for step in range(12)})
+    facts, dataset = made(tmp_path, bag)
+    assert_rows(dataset, found[12:])
+    assert facts["problems"] == [f"{bag}: 12 rows are of another model, and left out: old"]
+
+
 def test_another_robots_messages_cost_no_other_row(tmp_path: Path) -> None:
     found = session(steps=20)
     stray = message(replace(found[8], step=500), model_hash="feedfeedfeedfeed")
@@ -576,7 +586,7 @@ MESSAGES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(messages=st.lists(MESSAGES, min_size=1, max_size=8), damage=st.none() | st.tuples(SIZES, st.integers(0, 400)))
 def test_many_at_a_time_are_what_they_are_one_by_one(
     tmp_path_factory: pytest.TempPathFactory, messages: list[dict[str, Any]], damage: tuple[int, int] | None
@@ -594,7 +604,7 @@ def test_many_at_a_time_are_what_they_are_one_by_one(
     assert undecodable == len(messages) - len(expected)
 
 
-def test_a_real_session_is_read_in_few_blocks(tmp_path: Path) -> None:
+def test_a_session_is_read_in_one_block(tmp_path: Path) -> None:
     """Rows that the quick decoder does not know would each be a block of their own."""
     bag_sessions.record(tmp_path / "bag", task(), steps=200)
     blocks = list(TransitionBlocks(BagReader(tmp_path / "bag"), "/transition"))

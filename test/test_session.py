@@ -16,7 +16,10 @@ from polo_ros import tasks
 from polo_ros.agents.polo import PoloConfig
 from polo_ros.agents.run import PoloRun, run_polo
 from polo_ros.drivers.mujoco import MujocoSettings
+from polo_ros.replay.bag_dataset import from_bags
 from polo_ros.replay.bag_reader import BagReader
+from polo_ros.replay.dataset import Dataset
+from polo_ros.replay.transition_blocks import TransitionBlocks
 from polo_ros.session.config import for_task
 
 TASK = "cartpole_swingup"
@@ -50,6 +53,12 @@ def test_lockstep_sessions_of_one_seed_are_equal_bit_for_bit_and_equal_to_polo_r
     assert summary["steps"] == STEPS and summary["seed"] == 3 and summary["weights_swapped"] == (STEPS - 1) // every > 1
     assert "real-time factor" in outputs[0]
     assert (tmp_path / "a" / "summary.png").stat().st_size > 0
+    # What the middleware sent is decoded many at a time, and joins to one trajectory.
+    assert [len(block) for block in TransitionBlocks(BagReader(tmp_path / "a"), "/transition")] == [STEPS]
+    made = from_bags([tmp_path / "a"], tmp_path / "data")
+    assert (made["rows"], made["trajectories"], made["problems"]) == (STEPS, 1, [])
+    actions = np.array([t.action for t in result.transitions], np.float32)
+    np.testing.assert_array_equal(Dataset.open(tmp_path / "data").action, actions)
 
 
 NODES = ("planner", "learner", "recorder", "bridge")

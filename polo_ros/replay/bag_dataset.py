@@ -157,7 +157,7 @@ class _Tally:
         if count:
             self.count[kind] += count
             shown = self.examples.setdefault(kind, [])
-            shown += examples[: self.EXAMPLES - len(shown)]
+            shown += [example for example in examples if example not in shown][: self.EXAMPLES - len(shown)]
 
 
 # ---- rows -------------------------------------------------------------------------------------
