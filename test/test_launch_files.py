@@ -65,8 +65,8 @@ def test_robot_differs_from_simulation_by_the_driver_and_the_source_of_time(pref
         key for name in NODES for key, value in parameters(sim[name]).items() if parameters(robot[name])[key] != value
     }
     assert differing == {"driver", "use_sim_time"}
-    assert nodes(prefix, "robot", driver="mujoco", use_sim_time="true", **stamp) == sim
-    assert parameters(sim["bridge"])["driver"] == "mujoco"
+    assert nodes(prefix, "robot", driver="simulation", use_sim_time="true", **stamp) == sim
+    assert parameters(sim["bridge"])["driver"] == "simulation"
     assert parameters(robot["bridge"])["driver"] == "mock"
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from polo_ros import drivers
 from polo_ros.agents.base import AgentLearner, AgentPlanner, Update
 from polo_ros.config import Config, option
-from polo_ros.drivers.mujoco import MujocoDriver
 from polo_ros.planners.base import PlanResult
 from polo_ros.planners.constraint import has_cost
 from polo_ros.replay.transition import Transition
@@ -125,7 +125,7 @@ class OnlineRun:
         self.learner = learner
         self.planner, self.tried = planners
         self._learn = learn
-        self._drivers = MujocoDriver(task, seed), MujocoDriver(task, seed)
+        self._drivers = drivers.simulator(task, seed), drivers.simulator(task, seed)
         # Every plan is of this very period: no age to speak of.
         self._loop, self._trial = (RobotLoop(task, driver, BridgeConfig().max_plan_age) for driver in self._drivers)
         self._sample: Sample | None = None

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from polo_ros import drivers
 from polo_ros.agents.polo import PoloConfig, PoloPlanner
-from polo_ros.drivers.mujoco import MujocoDriver, MujocoSettings
+from polo_ros.drivers.mujoco import MujocoSettings
 from polo_ros.dynamics.coarse import for_planning
 from polo_ros.dynamics.mujoco import MujocoDynamics
 from polo_ros.learning.polo_learner import LearnerMetrics, PoloLearner
@@ -115,7 +116,7 @@ class PoloRun:
         predict: bool = True,
     ) -> None:
         self.task = task
-        self.driver = MujocoDriver(task, seed, robot)
+        self.driver = drivers.simulator(task, seed, robot)
         self.dynamics = MujocoDynamics(task, threads)  # targets are exact, whatever plans are
         planning = config.dynamics
         self._planning = self.dynamics if planning.exact else for_planning(task, planning, threads, seed)

@@ -1,5 +1,5 @@
 """The robot, real or simulated, behind one interface."""
 
-from polo_ros.drivers.registry import describe, make, names, settings
+from polo_ros.drivers.registry import chosen, describe, make, names, settings, simulator
 
-__all__ = ["describe", "make", "names", "settings"]
+__all__ = ["chosen", "describe", "make", "names", "settings", "simulator"]

@@ -4,18 +4,49 @@ from __future__ import annotations
 
 import dataclasses
 
-from polo_ros import plugins
+from polo_ros import plugins, tasks
 from polo_ros.config import Config
 from polo_ros.drivers.base import Driver, NoSettings
 from polo_ros.plugins import PluginError
 from polo_ros.tasks.base import Task
 
 GROUP = "polo_ros.drivers"
+SIMULATION = "simulation"  # in a driver's place: whichever simulates the task
 
 
 def names() -> list[str]:
     """Names of all installed drivers, sorted."""
     return plugins.names(GROUP)
+
+
+def chosen(name: str, task: str) -> str:
+    """The driver that `name` stands for in a session of the task called `task`.
+
+    Raises:
+        ValueError: It is "simulation", and there is no such task; or as `tasks.make` does.
+    """
+    return tasks.simulator(task) if name == SIMULATION else name
+
+
+def simulator(task: Task, seed: int, settings: Config | None = None) -> Driver:
+    """Make the driver that simulates `task`; it is not connected yet.
+
+    Args:
+        task: What is simulated; `Task.simulator` names the driver.
+        seed: Of the session.
+        settings: Of that driver; None: its defaults.
+
+    Raises:
+        ValueError: There is no such driver, or it has other settings than these.
+        PluginError: As `make`.
+    """
+    kind = getattr(plugins.load(GROUP, "driver", task.simulator), "settings_type", NoSettings)
+    if settings is not None and not isinstance(settings, kind):
+        raise ValueError(
+            f"{type(settings).__name__} are no settings of driver '{task.simulator}', which simulates task "
+            f"'{task.name}'; it has {kind.__name__}"
+        )
+    return make(task.simulator, task, seed, settings)
 
 
 def describe(name: str) -> str:

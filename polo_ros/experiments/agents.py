@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from polo_ros import tasks
+from polo_ros import drivers, tasks
 from polo_ros.agents.polo import PoloConfig
 from polo_ros.agents.run import PoloRun, RunResult, run_polo
 from polo_ros.config import flatten, replace
-from polo_ros.drivers.mujoco import MujocoDriver
 from polo_ros.experiments.base import Workplace, save_arrays
 from polo_ros.planners.base import PlanResult
 from polo_ros.replay.transition import Transition
@@ -84,7 +83,7 @@ def _report(task: Task, record: Record, seed: int, workplace: Workplace, **more:
 
 def _from_its_start(task: Task, seed: int, record: Record) -> FloatArray:
     """Observations (T + 1, nobs) of the last episode and of the state that it began in, which is drawn again."""
-    driver = MujocoDriver(task, seed)
+    driver = drivers.simulator(task, seed)
     driver.connect()
     driver.reset(int(record.episodes[-1]))
     robot = driver.read()

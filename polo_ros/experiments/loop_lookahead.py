@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from polo_ros import tasks
+from polo_ros import drivers, tasks
 from polo_ros.agents.base import AgentPlanner
 from polo_ros.agents.configs import CONFIGS
 from polo_ros.agents.loop import LoopPlanner
@@ -20,7 +20,6 @@ from polo_ros.agents.loop_config import LoopConfig
 from polo_ros.agents.online import OnlineRun, attempt
 from polo_ros.agents.sac import SacAgentConfig, SacPlanner
 from polo_ros.config import replace
-from polo_ros.drivers.mujoco import MujocoDriver
 from polo_ros.dynamics.ensemble import EnsembleDynamics
 from polo_ros.dynamics.ensemble_config import PredictionConfig
 from polo_ros.experiments.base import Workplace
@@ -154,7 +153,7 @@ def _taught(planner: LoopPlanner, workplace: Workplace, steps: int) -> tuple[Arr
 
 def _play(task: Task, planner: AgentPlanner, settings: Mapping[str, Any]) -> list[Episode]:
     """Episodes from starts that are not learned on."""
-    driver = MujocoDriver(task, settings["seed"])
+    driver = drivers.simulator(task, settings["seed"])
     driver.connect()
     loop = RobotLoop(task, driver, BridgeConfig().max_plan_age)
     numbers = range(OnlineRun.FIRST_TRIED, OnlineRun.FIRST_TRIED + settings["episodes"])

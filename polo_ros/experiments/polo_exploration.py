@@ -9,11 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from polo_ros import tasks
+from polo_ros import drivers, tasks
 from polo_ros.agents.polo import PoloConfig
 from polo_ros.agents.run import PoloRun
 from polo_ros.config import replace
-from polo_ros.drivers.mujoco import MujocoDriver
 from polo_ros.experiments import comparison
 from polo_ros.experiments.agents import settings_of
 from polo_ros.experiments.base import (
@@ -70,7 +69,7 @@ def explore(settings: Mapping[str, Any], workplace: Workplace) -> dict[str, Any]
 def _random_walk(task: PointMass, steps: int, seed: int) -> FloatArray:
     """Positions (T, 2) under a new uniform control every step."""
     rng = generator(seed, Stream.PLANNING)
-    driver = MujocoDriver(task, seed)
+    driver = drivers.simulator(task, seed)
     driver.connect()
     driver.reset(0)
     positions = np.empty((steps, 2))

@@ -58,8 +58,9 @@ class Bridge(PoloNode):
         super().__init__("bridge")
         self.settings = self.declare(BridgeConfig())
         self.counts.update(safe_stops=0, plans_refused=0, statuses_refused=0, driver_errors=0, overruns=0)
-        self._driver_settings = self.declare(drivers.settings(self.settings.driver))
-        self.refuse_unknown(OTHERS, self.settings.driver)
+        self._driver_name = drivers.chosen(self.settings.driver, self.session.task)
+        self._driver_settings = self.declare(drivers.settings(self._driver_name))
+        self.refuse_unknown(OTHERS, self._driver_name)
         self._thread: threading.Thread | None = None
         self._wake = threading.Condition()
         self._stopping = self._paused = self._finished = False
@@ -86,10 +87,10 @@ class Bridge(PoloNode):
     def configure(self) -> None:
         """Make task and driver, open communication. No motion."""
         self.task = tasks.make(self.session.task)
-        settings = getattr(self._driver_settings, self.settings.driver)
-        self.driver = GuardedDriver(drivers.make(self.settings.driver, self.task, self.session.seed, settings))
+        settings = getattr(self._driver_settings, self._driver_name)
+        self.driver = GuardedDriver(drivers.make(self._driver_name, self.task, self.session.seed, settings))
         if self.session.clock == "lockstep" and not self.driver.simulated:
-            raise ValueError(f"clock 'lockstep' with driver '{self.settings.driver}': a robot does not wait for plans")
+            raise ValueError(f"clock 'lockstep' with driver '{self._driver_name}': a robot does not wait for plans")
         before = self._kept_fault()
         self._written = self._kept_steps()
         own = self.settings
@@ -140,7 +141,7 @@ class Bridge(PoloNode):
         if self.driver.life is Life.CLOSED:
             self.driver.connect()
         self.driver.stop()  # whatever a bridge that died has left
-        self.get_logger().info(f"driver '{self.settings.driver}' is connected")
+        self.get_logger().info(f"driver '{self._driver_name}' is connected")
         self._stopping = False
         self._thread = self.work(self._run, "control")
 
@@ -172,7 +173,7 @@ class Bridge(PoloNode):
         try:
             action()
         except Exception as error:  # noqa: BLE001  a driver of others must not keep the rest from being made safe
-            self.get_logger().error(f"driver '{self.settings.driver}': {error}")
+            self.get_logger().error(f"driver '{self._driver_name}': {error}")
 
     def _changed(self) -> None:
         self.settings = self.config(BridgeConfig)
@@ -260,7 +261,7 @@ class Bridge(PoloNode):
 
     def _serve_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         if not self.driver.can_reset:
-            return self._answer(response, f"driver '{self.settings.driver}' cannot reset the robot", "")
+            return self._answer(response, f"driver '{self._driver_name}' cannot reset the robot", "")
         self.loop.reset_requested = True
         return self._answer(response, "", "reset at the end of this control period")
 
@@ -307,7 +308,7 @@ class Bridge(PoloNode):
             except DriverError as error:
                 # Simulation: the next episode starts anew. Robot: made safe, then connected again.
                 self.counts["driver_errors"] += 1
-                self.failure = f"driver '{self.settings.driver}': {error}"
+                self.failure = f"driver '{self._driver_name}': {error}"
                 self.get_logger().error(self.failure)
                 self._quietly(self.driver.stop)
                 if self._controlling and not self.driver.simulated and self.settings.safety.latch:

@@ -62,8 +62,9 @@ class Monitor(PoloNode):
             if config is agent or config not in CONFIGS.values():
                 self.declare(config)
         self.settings = self.config(BridgeConfig)
-        self.declare(drivers.settings(self.settings.driver))
-        self.refuse_unknown(OTHERS, self.settings.driver)
+        driver = drivers.chosen(self.settings.driver, self.session.task)
+        self.declare(drivers.settings(driver))
+        self.refuse_unknown(OTHERS, driver)
         now = time.monotonic()
         self._robots = {name: _Robot(now, now) for name in self.session.robots or ("",)}
         self._done = 0.0  # when the last robot was, time.monotonic(); 0: it is not

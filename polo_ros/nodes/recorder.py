@@ -16,7 +16,7 @@ from rcl_interfaces.msg import ParameterEvent
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import JointState
 
-from polo_ros import tasks
+from polo_ros import drivers, tasks
 from polo_ros.agents.configs import CONFIGS
 from polo_ros.config import flatten
 from polo_ros.msg import Difference, LearnerStatus, Plan, PlannerStatus, State, Transition, Weights
@@ -70,9 +70,9 @@ class Recorder(PoloNode):
         agent = CONFIGS[self.session.agent]
         for config in (BridgeConfig(), PlannerConfig(), LearnerNodeConfig(), ShadowNodeConfig(), agent):
             self._parameters.update(flatten(self.declare(config)))
-        of_driver = f"{self._parameters['driver']}."
+        self._driver = drivers.chosen(str(self._parameters["driver"]), self.session.task)
         overrides = self._parameter_overrides.items()
-        self._parameters.update({name: given.value for name, given in overrides if name.startswith(of_driver)})
+        self._parameters.update({name: given.value for name, given in overrides if name.startswith(f"{self._driver}.")})
         self.refuse_unknown(OTHERS)
         self._bag: BagWriter | None = None
         self._open: Callable[[], BagWriter]
@@ -91,7 +91,7 @@ class Recorder(PoloNode):
             model_hash=task.model_hash,
             seed=self.session.seed,
             clock=self.session.clock,
-            driver=str(self._parameters["driver"]),
+            driver=self._driver,
             control_dt=task.control_dt,
             parameters=self._parameters,
         )

@@ -52,7 +52,9 @@ class SessionConfig(Config):
 class BridgeConfig(Config):
     """Settings of the bridge."""
 
-    driver: str = option("mujoco", "driver of the robot; `polo drivers` lists them")
+    driver: str = option(
+        "simulation", "driver of the robot; `polo drivers` lists them; simulation: whichever simulates the task"
+    )
     duration: float = option(0.0, "robot time after which the session is over; 0: never", unit="s", low=0.0)
     max_plan_age: float = option(
         0.5, "age of a plan's state at which the safe stop takes over", unit="s", low=0.0, high=60.0, live=True

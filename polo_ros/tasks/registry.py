@@ -38,6 +38,13 @@ def make(name: str) -> Task:
     return task  # type: ignore[no-any-return]
 
 
+def simulator(name: str) -> str:
+    """Name of the driver that simulates the task called `name`. Raises ValueError as `make` does."""
+    # A class says so without being made: some have no model unless an extra is installed.
+    found = getattr(plugins.load(GROUP, "task", name), "simulator", None)
+    return found if isinstance(found, str) else make(name).simulator
+
+
 def _check(name: str, task: object) -> None:
     if not isinstance(task, Task):
         raise PluginError(f"task '{name}' is a {type(task).__name__}, not a polo_ros.tasks.base.Task")
