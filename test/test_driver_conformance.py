@@ -16,6 +16,7 @@ from polo_ros.drivers.bag import BagDriver, BagSettings
 from polo_ros.drivers.base import Driver
 from polo_ros.drivers.mock import MockDriver, MockSettings
 from polo_ros.drivers.mujoco import MujocoDriver
+from polo_ros.drivers.rc_car import RcCarDriver
 from polo_ros.tasks.base import Task
 from polo_ros.tasks.cartpole_swingup import CartpoleSwingup
 from polo_ros.testing import DriverConformance
@@ -64,6 +65,13 @@ class TestMockThatIsBad(DriverConformance):
 
     def make(self, task: Task) -> Driver:
         return MockDriver(task, 0, MockSettings(following_time=0.05, delay=0.03, loss=0.1, noise=0.002))
+
+
+class TestRcCar(DriverConformance):
+    task = "rc_car"
+
+    def make(self, task: Task) -> Driver:
+        return RcCarDriver(task, 0)
 
 
 class Bag(DriverConformance):

@@ -40,10 +40,11 @@ TASKS = {
     "point_goal",
     "point_mass_box",
     "point_mass_maze",
+    "rc_car",
     "swimmer",
     "walker2d",
 }
-DRIVERS = {"bag", "mock", "mujoco", "ros2_control"}
+DRIVERS = {"bag", "mock", "mujoco", "rc_car", "ros2_control"}
 LIBRARIES = (
     "rosidl_generator_c",
     "rosidl_generator_py",

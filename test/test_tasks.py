@@ -27,6 +27,7 @@ from polo_ros.tasks.humanoid_walk import HumanoidWalk
 from polo_ros.tasks.inverted_pendulum import InvertedPendulum
 from polo_ros.tasks.pen import Pen
 from polo_ros.tasks.point_mass import PointMass, PointMassBox, PointMassMaze
+from polo_ros.tasks.rc_car import RcCar
 from polo_ros.tasks.swimmer import Swimmer
 from polo_ros.tasks.walker2d import Walker2d
 
@@ -50,6 +51,7 @@ TASKS: list[type[Task]] = [
     Claw,
     PointGoal,
     CarGoal,
+    RcCar,
 ]
 # Control of motors, where it is not -1 .. 1, and physics steps in a control period, where it is not one.
 FULL_CONTROL = {"inverted_pendulum": 3.0, "humanoid": 0.4}
@@ -68,6 +70,7 @@ PHYSICS_STEPS = {
     "claw": 40,
     "point_goal": 50,
     "car_goal": 50,
+    "rc_car": 10,
 }
 
 
