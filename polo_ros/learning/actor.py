@@ -71,6 +71,37 @@ class Actor:
         of_log_std[(self._raw_log_std < LOG_STD_LOW) | (self._raw_log_std > LOG_STD_HIGH)] = 0.0
         self.net.backward(torch.cat((of_u, of_log_std), dim=1)[None])
 
+    def imitate(
+        self, gaussian: tuple[torch.Tensor, torch.Tensor], u: torch.Tensor, weights: torch.Tensor, floor: float
+    ) -> torch.Tensor:
+        """Gradient of minus the mean of `weights` log pi, into `net.grad`: weighted regression on actions.
+
+        Deviations below exp(`floor`) count as that, so that actions that lie together do not draw the density to
+        infinity, and are drawn back up, which keeps them there for whoever samples.
+
+        Args:
+            gaussian: Mean and log standard deviation, (B, nu) each, that the newest call of `gaussian` returned.
+            u: Actions before tanh, (B, nu).
+            weights: (B,).
+            floor: Of the log standard deviation.
+
+        Returns:
+            Log-density of each action in -1 .. 1, (B,).
+        """
+        mean, log_std = gaussian
+        below = log_std - floor
+        narrow, log_std = below < 0.0, log_std.clamp(min=floor)
+        precision = torch.exp(-log_std)
+        noise = (u - mean).mul_(precision)
+        density = noise.square().mul_(-0.5).sub_(log_std).sub_(log_slope(u)).sum(dim=1)
+        share = (weights / len(u))[:, None]
+        of_log_std = noise.square().neg_().add_(1.0).mul_(share)
+        of_log_std[self._raw_log_std > LOG_STD_HIGH] = 0.0
+        of_log_std[narrow] = below[narrow] / len(u)  # of the square of what is missing, halved
+        of_mean = noise.mul_(precision).mul_(share).neg_()
+        self.net.backward(torch.cat((of_mean, of_log_std), dim=1)[None])
+        return density.sub_(self.nu * _HALF_LOG_2PI)
+
     def log_prob(self, observations: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
         """Log-density (B,) of actions (B, nu), strictly between -1 and 1, at network inputs (B, nobs)."""
         mean, log_std = self.gaussian(observations)

@@ -5,6 +5,8 @@ As planners see them: `CriticFunction` in `actor_critic.py`.
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 
@@ -32,6 +34,12 @@ class Critic:
         """Each member's value, (K, B); a view of a buffer that the next call writes to."""
         return self.net.forward(inputs)[..., 0]
 
+    def beside(self, reduction: str) -> Critic:
+        """The same critics, as far as `reduction` asks for them, with outputs of their own; see Mlp.beside."""
+        other = copy.copy(self)
+        other.net = self.net.beside(1 if reduction == "first" else 0)
+        return other
+
     def regress(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Gradient of the squared error, a mean over the batch and a sum over the members, into `net.grad`.
 
@@ -42,7 +50,11 @@ class Critic:
         Returns:
             The squared error, a mean over batch and members.
         """
-        error = self.members(inputs) - targets
+        return self.correct(self.members(inputs), targets)
+
+    def correct(self, members: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """As `regress`, where the newest call of `members` was of these inputs and returned `members` (K, B)."""
+        error = members - targets
         self.net.backward(error.mul(2.0 / len(targets))[..., None])
         return error.square().mean()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Sequence
@@ -96,6 +97,18 @@ class Mlp:
                 torch.ops.aten.threshold_backward.grad_input(delta, below, 0.0, grad_input=delta)
             grad = delta
         return grad
+
+    def beside(self, members: int = 0) -> Mlp:
+        """The same parameters, of the first `members` (0: of all), with outputs of its own.
+
+        For another number of rows, or for another thread. For outputs, and gradients at inputs; `grad` is not its own.
+        """
+        other = copy.copy(self)
+        other.members = members or self.members
+        other._weights = [weight[: other.members] for weight in self._weights]
+        other._biases = [bias[: other.members] for bias in self._biases]
+        other._input, other._outputs, other._deltas = torch.empty(0), [], []
+        return other
 
     def follow(self, other: Mlp, share: float) -> None:
         """Polyak averaging: move all parameters `share` of the way to those of `other`, in place."""
