@@ -319,6 +319,7 @@ setup(
         "hand": requirements("requirements-hand.txt"),
         "offline": requirements("requirements-offline.txt"),
         "ros": requirements("requirements-ros.txt"),
+        "tensorboard": requirements("requirements-tensorboard.txt"),
         "test": ["pytest", "hypothesis", *requirements("requirements-dynamixel.txt")],
     },
     entry_points={

@@ -27,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_run(commands)
+    _add_train(commands)
     _add_lists(commands)
     _add_parameters(commands)
     _add_permissions(commands)
@@ -84,8 +85,6 @@ def _run(options: argparse.Namespace) -> int:
 
 def _agent_config(agent: str, task: str, file: str, changes: Sequence[str]) -> Any:
     """The settings of an agent with what the task's files, a parameter file and NAME=VALUE change, in this order."""
-    import yaml
-
     from polo_ros.agents.configs import CONFIGS
     from polo_ros.config import flatten, read_parameters, replace
     from polo_ros.nodes.known import OTHERS
@@ -98,12 +97,73 @@ def _agent_config(agent: str, task: str, file: str, changes: Sequence[str]) -> A
     others = {name for other in OTHERS for name in flatten(other)} - ours.keys()
     of_drivers = tuple(f"{name}." for name in drivers.names())
     parsed = {name: value for name, value in given.items() if name not in others and not name.startswith(of_drivers)}
+    parsed.update(_changes(changes))
+    return replace(for_task(config, task, agent=agent), parsed)
+
+
+def _add_train(commands: Any) -> None:
+    parser = commands.add_parser("train", help="learn policy, values and model from a dataset; see docs/offline.md")
+    parser.add_argument("--algorithm", required=True, choices=["crr", "plas", "mbop"], help="what learns")
+    parser.add_argument("--data", required=True, metavar="DIR", help="dataset; `polo dataset` makes one")
+    parser.add_argument("--out", required=True, metavar="DIR", help="what came of it; a training there goes on")
+    parser.add_argument("--updates", type=int, default=0, help="updates in all; 0: as train.updates says")
+    parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default: 0)")
+    parser.add_argument("--config", default="", metavar="FILE", help="ROS parameter file, over config/offline.yaml")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON only")
+    parser.set_defaults(run=_train)
+
+
+def _train(options: argparse.Namespace) -> int:
+    import signal
+
+    from polo_ros.config import read_parameters, replace
+    from polo_ros.learning.offline_config import OfflineConfig
+    from polo_ros.learning.offline_learner import OfflineLearner
+    from polo_ros.learning.offline_training import Told, train
+    from polo_ros.replay.dataset import Dataset
+
+    changes = _changes(options.set)
+    if options.updates:
+        changes["train.updates"] = options.updates
+    config = OfflineConfig()
+    for file in ("offline.yaml", *([options.config] if options.config else [])):
+        config = replace(config, read_parameters(_parameter_file(file)))
+    config = replace(config, changes)
+    data = Dataset.open(options.data)
+    data.verify()
+    stopped = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopped
+        stopped = True
+
+    def say(line: str) -> None:
+        if not options.json:
+            print(line, file=sys.stderr, flush=True)
+
+    learner = OfflineLearner(tasks.make(data.task), data, options.algorithm, config, options.seed)
+    before = [(number, signal.signal(number, stop)) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        figures = train(learner, Path(options.out), Told(lambda: stopped, say))
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+    _print(figures, options.json)
+    return 130 if stopped and learner.done < learner.total else 0
+
+
+def _changes(changes: Sequence[str]) -> dict[str, Any]:
+    """Values by name of NAME=VALUE, as YAML reads them."""
+    import yaml
+
+    parsed: dict[str, Any] = {}
     for change in changes:
         name, separator, value = change.partition("=")
         if not separator:
             raise ValueError(f"malformed setting '{change}'; write NAME=VALUE")
         parsed[name] = yaml.safe_load(value)
-    return replace(for_task(config, task, agent=agent), parsed)
+    return parsed
 
 
 def _parameter_file(name: str) -> Path:

@@ -21,6 +21,7 @@ class Stream(IntEnum):
     MODEL = 8  # what a fit of learned dynamics holds out and in which order it goes, by fit
     PREDICTION = 9  # noise of learned dynamics, by step planned from
     MEMBERS = 10  # perturbed models that plans are made in
+    DATA = 11  # what a training holds out of a dataset
 
 
 def sequence(seed: int, stream: Stream, index: int = 0) -> np.random.SeedSequence:

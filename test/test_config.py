@@ -16,6 +16,7 @@ from polo_ros.agents.configs import CONFIGS
 from polo_ros.agents.loop_config import LoopConfig
 from polo_ros.agents.polo import PoloConfig
 from polo_ros.config import Config, entry_type, fields, flatten, option, read_parameters, replace
+from polo_ros.learning.offline_config import OfflineConfig
 from polo_ros.session.config import (
     BridgeConfig,
     LearnerNodeConfig,
@@ -27,6 +28,7 @@ from polo_ros.session.config import (
 )
 
 SESSION = (SessionConfig, BridgeConfig, PlannerConfig, LearnerNodeConfig, RecorderConfig, PoloConfig, LoopConfig)
+IN_FILES = (*SESSION, OfflineConfig)
 
 
 def every_config() -> list[type[Config]]:
@@ -199,7 +201,7 @@ def test_installed_settings_are_known_and_valid(file):
     given = {n: tuple(v) if isinstance(v, list) else v for n, v in read_parameters(file).items()}
     assert given
     known: dict[str, object] = {}
-    for kind in SESSION:
+    for kind in IN_FILES:
         names = {name: (type_, info) for name, _, type_, info in fields(kind())}
         assert all(known.get(name, meaning) == meaning for name, meaning in names.items()), "one name, two meanings"
         known |= names

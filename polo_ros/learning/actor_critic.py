@@ -129,9 +129,9 @@ class ActorPolicy:
     def __init__(self, task: Task, config: ActorCriticConfig, arrays: Arrays) -> None:
         self.nobs, self.nu = task.observation_spec.size, task.model.nu
         self._range = ActionRange(task)
-        weights, biases = _layers(arrays, "actor")
+        weights, biases = layers(arrays, "actor")
         weights[0] = weights[0] * input_gain(task, config.inputs)[:, None]
-        self._net = _Networks(weights, biases)
+        self._net = Networks(weights, biases)
 
     def mean(self, observations: Floats) -> FloatArray:
         """The action without noise, (..., nu) of observations (..., nobs): tanh of the Gaussian's mean, in range."""
@@ -172,7 +172,7 @@ class CriticFunction:
         check_reduction(reduction)
         self.nobs, self.nu = task.observation_spec.size, task.model.nu
         self.reduction = reduction
-        weights, biases = _layers(arrays, "critic")
+        weights, biases = layers(arrays, "critic")
         if reduction == "first":  # nobody asks the others
             weights, biases = [w[:1] for w in weights], [b[:1] for b in biases]
         # Units are part of the first layer, so that no call has to convert them.
@@ -181,7 +181,7 @@ class CriticFunction:
         offset = np.concatenate([np.zeros(self.nobs), -scale.centre / scale.scale])
         biases[0] = biases[0] + offset @ weights[0].astype(np.float64)[:, None]
         weights[0] = weights[0] * gain[:, None]
-        self._net = _Networks(weights, biases)
+        self._net = Networks(weights, biases)
 
     def members(self, observations: Floats, actions: Floats) -> Singles:
         """Each member's value, (K, ...) of observations (..., nobs) and actions (..., nu) in the robot's units."""
@@ -211,7 +211,7 @@ def reduce_members(values: Any, reduction: str) -> Any:
     return values.min(0) if isinstance(values, np.ndarray) else values.amin(0)
 
 
-class _Networks:
+class Networks:
     """Networks (K, nin, n) with ReLU, in chunks whose activations stay in the cache; buffers are kept between calls."""
 
     CHUNK = 512
@@ -246,7 +246,7 @@ class _Networks:
         out[:] = h
 
 
-def _layers(arrays: Arrays, part: str) -> tuple[list[Floats], list[Floats]]:
+def layers(arrays: Arrays, part: str) -> tuple[list[Floats], list[Floats]]:
     """Weights (K, nin, n) and biases (K, 1, n) of one part, layer by layer."""
     count = sum(name.startswith(f"{part}.") and name.endswith(".weight") for name in arrays)
     weights: list[Floats] = [arrays[f"{part}.{index}.weight"] for index in range(count)]

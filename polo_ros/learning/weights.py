@@ -69,17 +69,25 @@ def read_initial(name: str, kind: str, task: str, model_hash: str, shapes: Shape
     except OSError as error:
         raise WeightsError(f"initial weights '{name}': {error}") from None
     arrays = decode(data, shapes)
-    # Of a file that `decode` has read: eight bytes of length, and so many of JSON.
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     try:
-        origin = dict(json.loads(header["__metadata__"][_ORIGIN]))
-    except (KeyError, TypeError, ValueError):
-        raise WeightsError(f"initial weights '{name}' do not say what they are of") from None
+        told = origin(data)
+    except WeightsError as error:
+        raise WeightsError(f"initial weights '{name}': {error}") from None
     asked = {"kind": kind, "task": task, **({} if shipped else {"model_hash": model_hash})}
     for word, expected in asked.items():
-        if origin.get(word) != expected:
-            raise WeightsError(f"initial weights '{name}': {word} is {origin.get(word)!r}, expected {expected!r}")
+        if told.get(word) != expected:
+            raise WeightsError(f"initial weights '{name}': {word} is {told.get(word)!r}, expected {expected!r}")
     return arrays
+
+
+def origin(data: bytes) -> dict[str, str]:
+    """What encoded weights say they are of: kind, task, model_hash. Raises WeightsError if they do not."""
+    try:
+        # Eight bytes of length, and so many of JSON.
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        return dict(json.loads(header["__metadata__"][_ORIGIN]))
+    except (KeyError, TypeError, ValueError):
+        raise WeightsError("weights do not say what they are of") from None
 
 
 def decode(data: bytes, shapes: Shapes) -> Arrays:

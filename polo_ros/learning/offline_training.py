@@ -1,0 +1,228 @@
+"""A training in a folder: checkpoints, log, and the policy that planners load."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from polo_ros.learning.dynamics_fit import FitProgress
+from polo_ros.learning.offline_learner import OfflineError, OfflineLearner, differences
+from polo_ros.learning.offline_policy import ABOUT, FORMAT, WEIGHTS
+from polo_ros.learning.weights import digest
+
+CHECKPOINT = "checkpoint.safetensors"
+LOG = "log.jsonl"
+IDENTITY = "train.json"
+EVENTS = "tensorboard"
+
+
+class Stopped(Exception):
+    """Somebody wants the training to end here."""
+
+
+class Scalars(Protocol):
+    """Where figures are drawn: TensorBoard's SummaryWriter."""
+
+    def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None:
+        """Add a point."""
+        ...
+
+    def flush(self) -> None:
+        """Write what was added."""
+        ...
+
+    def close(self) -> None:
+        """Write it and end."""
+        ...
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a training is told beside its learner."""
+
+    stop: Callable[[], bool] = lambda: False  # asked between chunks of updates, and epochs of the model's fit
+    say: Callable[[str], None] = lambda line: None
+
+
+def train(learner: OfflineLearner, folder: Path, told: Told | None = None) -> dict[str, Any]:
+    """Learn until `learner.total`, going on from the folder's checkpoint if there is one.
+
+    In `folder`: policy.safetensors and policy.json (see OfflinePolicy), checkpoint.safetensors, log.jsonl, train.json
+    and, if TensorBoard is installed, its events. All but the log are written whole or not at all.
+
+    Args:
+        learner: Fresh.
+        folder: Made if it is not there.
+        told: When to stop, and where to say how it goes.
+
+    Returns:
+        What policy.json says, without the settings.
+
+    Raises:
+        OfflineError: The folder is of another training; or this one diverged, and what it had learned before is saved.
+        CheckpointError: The checkpoint is damaged.
+    """
+    told = told or Told()
+    folder.mkdir(parents=True, exist_ok=True)
+    _claim(learner, folder / IDENTITY)
+    try:
+        for warning in learner.restore(folder / CHECKPOINT):
+            told.say(warning)
+    except FileNotFoundError:
+        pass
+    else:
+        told.say(f"goes on after update {learner.done} of {learner.total}")
+    log = _Log(folder, learner.done, told)
+    try:
+        _fit_model(learner, log, told)
+        _learn(learner, folder, log, told)
+    except Stopped:
+        told.say(f"stopped after update {learner.done} of {learner.total}; the same command goes on from there")
+    finally:
+        log.close()
+        result = _save(learner, folder)
+    return {name: value for name, value in result.items() if name != "settings"}
+
+
+def _fit_model(learner: OfflineLearner, log: _Log, told: Told) -> None:
+    if not learner.model_missing:
+        return
+
+    def progress(now: FitProgress) -> None:
+        told.say(f"model: epoch {now.epoch}, {now.gradient_steps} steps, error {now.holdout_error:.4g}")
+        if told.stop():
+            raise Stopped
+
+    began = time.perf_counter()
+    figures = learner.fit_model(progress)
+    told_of = {f"model_{name}": value for name, value in figures.items()}
+    log.write(learner.done, {**told_of, "model_seconds": time.perf_counter() - began})
+
+
+def _learn(learner: OfflineLearner, folder: Path, log: _Log, told: Told) -> None:
+    train = learner.config.train
+    marks = sorted({learner.preparation, learner.total})
+    while learner.done < learner.total:
+        began, first = time.perf_counter(), learner.done
+        sums: dict[str, float] = {}
+        # Lines of the log do not mix two kinds of updates.
+        end = min([first - first % train.log_every + train.log_every, *(mark for mark in marks if mark > first)])
+        try:
+            while learner.done < end:
+                step = min(end - learner.done, learner.CHUNK - learner.done % learner.CHUNK)
+                for name, value in learner.advance(step).items():
+                    sums[name] = sums.get(name, 0.0) + step * value
+                if told.stop():
+                    raise Stopped
+        finally:
+            made, seconds = learner.done - first, time.perf_counter() - began
+            if made:
+                figures = {name: value / made for name, value in sums.items()}
+                log.write(learner.done, {**figures, "updates_per_second": made / seconds})
+                words = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+                told.say(f"update {learner.done} of {learner.total}: {words}  ({made / seconds:.0f} a second)")
+        if first // train.save_every != learner.done // train.save_every and learner.done < learner.total:
+            _save(learner, folder)
+
+
+def _save(learner: OfflineLearner, folder: Path) -> dict[str, Any]:
+    """Write the checkpoint and the policy; returns what policy.json says."""
+    learner.save(folder / CHECKPOINT)
+    weights = learner.weights()
+    data = weights.encode()
+    whole = not learner.model_missing and learner.done > learner.preparation
+    dataset = learner.batches.data
+    about = {
+        "format": FORMAT,
+        "algorithm": learner.algorithm,
+        "task": weights.task,
+        "model_hash": weights.model_hash,
+        "weights": digest(data),
+        "updates": learner.done,
+        "of": learner.total,
+        "seed": learner.seed,
+        "data": {"digest": dataset.digest, "rows": len(dataset), "trajectories": dataset.trajectories},
+        "metrics": learner.metrics() if whole else {},
+        "settings": learner.settings(),
+    }
+    if whole:  # what was not learned yet is nothing to act by
+        _replace(folder / WEIGHTS, data)
+        _replace(folder / ABOUT, (json.dumps(about, indent=2) + "\n").encode())
+    return about
+
+
+def _claim(learner: OfflineLearner, path: Path) -> None:
+    """Make the folder one of this training, or refuse it if it is of another."""
+    now = {"algorithm": learner.algorithm, **learner.identity()}
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        _replace(path, (json.dumps(now, indent=2) + "\n").encode())
+        return
+    except ValueError:
+        raise OfflineError(f"{path} is damaged; name another folder, or delete this one") from None
+    changed = differences(before, now) if isinstance(before, dict) else "train.json is not one of ours"
+    if changed:
+        raise OfflineError(f"{path.parent} is of another training; name another folder: {changed}")
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    with open(partial, "wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(partial, path)
+
+
+class _Log:
+    """log.jsonl, a line for some updates, and the same figures for TensorBoard."""
+
+    def __init__(self, folder: Path, done: int, told: Told) -> None:
+        path = folder / LOG
+        kept: list[str] = []
+        if path.exists():  # what was learned after the checkpoint will be learned, and told, again
+            kept = [line for line in path.read_text(encoding="utf-8").splitlines() if 0 <= _update(line) <= done]
+        _replace(path, "".join(f"{line}\n" for line in kept).encode())
+        self._stream = open(path, "a", encoding="utf-8")  # noqa: SIM115
+        self._scalars = _tensorboard(folder / EVENTS, done)
+        if self._scalars is None:
+            told.say("TensorBoard is not installed (pip install polo_ros[tensorboard]): figures are in log.jsonl alone")
+
+    def write(self, update: int, figures: Mapping[str, float]) -> None:
+        """Add figures by name."""
+        self._stream.write(json.dumps({"update": update, **figures}) + "\n")
+        self._stream.flush()
+        if self._scalars is not None:
+            for name, value in figures.items():
+                self._scalars.add_scalar(f"train/{name}", value, update)
+            self._scalars.flush()
+
+    def close(self) -> None:
+        """End both."""
+        self._stream.close()
+        if self._scalars is not None:
+            self._scalars.close()
+
+
+def _update(line: str) -> int:
+    """Of a line of the log; -1: it is none."""
+    try:
+        return int(json.loads(line)["update"])
+    except (ValueError, KeyError, TypeError):
+        return -1
+
+
+def _tensorboard(folder: Path, done: int) -> Scalars | None:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    writer: Scalars = SummaryWriter(str(folder), purge_step=done + 1)
+    return writer
