@@ -14,6 +14,7 @@ import numpy as np
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from polo_ros import tasks
+from polo_ros.bench import training
 from polo_ros.replay.bag_dataset import from_bags
 from polo_ros.replay.bag_reader import BagReader
 from polo_ros.replay.bag_types import PLAN, STATE, TRANSITION, TopicInfo, message_definition
@@ -97,7 +98,7 @@ def bench_reading(task: Task, repeats: int) -> dict[str, Any]:
         }
 
 
-PARTS: Mapping[str, Callable[[Task, int], dict[str, Any]]] = {"reading": bench_reading}
+PARTS: Mapping[str, Callable[[Task, int], dict[str, Any]]] = {"reading": bench_reading, **training.PARTS}
 
 
 def _record(path: Path, task: Task) -> None:
