@@ -23,6 +23,7 @@ session = task:=$(TASK) clock:=$(CLOCK) duration:=$(DURATION) seed:=$(SEED) \
 # What an installation is made of; folders too, since a deleted file changes only its folder's time.
 sources := setup.py pyproject.toml CMakeLists.txt package.xml requirements.txt requirements-dynamixel.txt \
 	requirements-gym.txt requirements-hand.txt requirements-offline.txt requirements-ros.txt \
+	requirements-tensorboard.txt \
 	$(shell find polo_ros msg launch config models resource weights -name __pycache__ -prune -o -print)
 
 # Set by the ROS wheels in every Python process of an environment: ours must set it for itself.
