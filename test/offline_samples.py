@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import mujoco
 import numpy as np
 from learning_fakes import CartTask, FencedCartTask, LinearDynamics
 
 from polo_ros.config import replace
 from polo_ros.learning.offline_config import OfflineConfig
-from polo_ros.replay.dataset import Dataset, DatasetWriter, Rows
+from polo_ros.replay.dataset import STARTS, Dataset, DatasetWriter, Rows, _npy_header, file_types
 
 SMALL = replace(
     OfflineConfig(),
@@ -59,6 +62,23 @@ def cart_dataset(folder, task: CartTask | None = None, episodes: int = 12, **cha
     with DatasetWriter(folder, task, task.model_hash) as writer:
         writer.append(cart_rows(task, episodes, **changes))
     return Dataset.open(folder)
+
+
+def stretch(folder: Path, rows: int) -> None:
+    """Make a dataset one trajectory of so many rows, all zero and not on disk: sparse files."""
+    path = folder / "dataset.json"
+    facts = json.loads(path.read_text())
+    facts.update(rows=rows, trajectories=1)
+    nobs, nu = facts["files"]["observation"]["shape"][1], facts["files"]["action"]["shape"][1]
+    for name, (dtype, shape) in file_types(rows, 1, nobs, nu).items():
+        facts["files"][name] = {"dtype": dtype.str, "shape": list(shape)}
+        with open(folder / f"{name}.npy", "wb") as stream:
+            stream.write(_npy_header(dtype, shape))
+            if name == STARTS:
+                stream.write(np.array([0, rows]).tobytes())
+            else:
+                stream.truncate(128 + dtype.itemsize * int(np.prod(shape)))
+    path.write_text(json.dumps(facts))
 
 
 def pendulum(task, rng, act, most):

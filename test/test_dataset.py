@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from offline_samples import stretch
 
 from polo_ros import tasks
 from polo_ros.replay.dataset import (
@@ -23,8 +24,6 @@ from polo_ros.replay.dataset import (
     DatasetError,
     DatasetWriter,
     Rows,
-    _npy_header,
-    file_types,
 )
 from polo_ros.tasks.base import Task
 
@@ -312,18 +311,8 @@ def test_what_is_no_description_is_refused(tmp_path: Path, text: str) -> None:
 def test_opening_and_sampling_read_next_to_nothing(tmp_path: Path) -> None:
     """A dataset of 1 GB, sparse on disk."""
     write(tmp_path / "data", rows([1000]))
-    count, path = 20_000_000, tmp_path / "data" / "dataset.json"
-    facts = json.loads(path.read_text())
-    facts["rows"] = count
-    for name, (dtype, shape) in file_types(count, 1, 4, 2).items():
-        facts["files"][name] = {"dtype": dtype.str, "shape": list(shape)}
-        with open(tmp_path / "data" / f"{name}.npy", "r+b") as stream:
-            stream.write(_npy_header(dtype, shape))
-            if name == STARTS:
-                stream.write(np.array([0, count]).tobytes())
-            else:
-                stream.truncate(128 + dtype.itemsize * int(np.prod(shape)))
-    path.write_text(json.dumps(facts))
+    count = 20_000_000
+    stretch(tmp_path / "data", count)
     before = _resident()
     dataset = Dataset.open(tmp_path / "data")
     assert len(dataset) == count

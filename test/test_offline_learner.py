@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import tracemalloc
 import types
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 import safetensors.numpy
 import torch
 from learning_fakes import CartTask, FencedCartTask
-from offline_samples import SMALL, cart_dataset, cart_rows, pendulum, small
+from offline_samples import SMALL, cart_dataset, cart_rows, pendulum, small, stretch
 
 from polo_ros import tasks
 from polo_ros.learning.checkpoint import CheckpointError
@@ -63,6 +64,28 @@ def test_batches_are_rows_of_the_data_as_networks_see_them(data):
     assert drawn <= set(batches.usable.tolist())
     assert not set(batches.usable.tolist()) & set(batches.held.tolist())
     assert len(batches.usable) + len(batches.held) == len(data)
+
+
+def test_data_larger_than_memory_stay_on_disk(tmp_path):
+    """A quarter of a GB of rows of half_cheetah's size, learned from with a quarter of that in memory."""
+    task = tasks.make("half_cheetah")
+    nobs, nu = task.observation_spec.size, task.model.nu
+    zeros = [np.zeros((4, size)) for size in (nobs, nu, nobs)]
+    flags = np.zeros(4, bool)
+    with DatasetWriter(tmp_path / "data", task, task.model_hash) as writer:
+        first = np.array([True, False, False, False])
+        writer.append(Rows(zeros[0], zeros[1], np.zeros(4), zeros[2], np.zeros(4), flags, first, first, flags))
+    stretch(tmp_path / "data", 1_500_000)
+    tracemalloc.start()
+    try:
+        learner = OfflineLearner(task, Dataset.open(tmp_path / "data"), "crr", small(train__model_transitions=10_000))
+        learner.fit_model()
+        learner.advance(2)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    size = sum(file.stat().st_size for file in (tmp_path / "data").glob("*.npy"))
+    assert peak < size / 4 and size > 2.5e8
 
 
 def test_next_actions_are_those_of_the_same_trajectory(data):
