@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -28,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_run(commands)
     _add_train(commands)
+    _add_evaluate(commands)
     _add_lists(commands)
     _add_parameters(commands)
     _add_permissions(commands)
@@ -67,7 +68,7 @@ def _run(options: argparse.Namespace) -> int:
         raise ValueError(f"--steps {options.steps} is below its minimum 1")
     task = tasks.make(options.task)
     agent = registry.get(options.agent)
-    config = _agent_config(options.agent, options.task, options.config, options.set)
+    config = _agent_config(options.agent, options.task, options.config, options.set, {})
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
@@ -83,14 +84,22 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _agent_config(agent: str, task: str, file: str, changes: Sequence[str]) -> Any:
-    """The settings of an agent with what the task's files, a parameter file and NAME=VALUE change, in this order."""
+def _agent_config(agent: str, task: str, file: str, changes: Sequence[str], more: Mapping[str, Any]) -> Any:
+    """The settings of an agent; see `_settings`."""
     from polo_ros.agents.configs import CONFIGS
+
+    return _settings(CONFIGS[agent], agent, task, file, changes, more)
+
+
+def _settings(config: Any, agent: str, task: str, file: str, changes: Sequence[str], more: Mapping[str, Any]) -> Any:
+    """`config` with what the agent's and task's files, a parameter file, NAME=VALUE and `more` change, in this order.
+
+    What holds between settings is checked of the last of them alone.
+    """
     from polo_ros.config import flatten, read_parameters, replace
     from polo_ros.nodes.known import OTHERS
-    from polo_ros.session.config import for_task
+    from polo_ros.session.config import task_parameters
 
-    config = CONFIGS[agent]
     given = read_parameters(_parameter_file(file)) if file else {}
     # A session's file: what is for its nodes alone has no meaning here, what nobody knows is refused below.
     ours = flatten(config)
@@ -98,7 +107,8 @@ def _agent_config(agent: str, task: str, file: str, changes: Sequence[str]) -> A
     of_drivers = tuple(f"{name}." for name in drivers.names())
     parsed = {name: value for name, value in given.items() if name not in others and not name.startswith(of_drivers)}
     parsed.update(_changes(changes))
-    return replace(for_task(config, task, agent=agent), parsed)
+    of_task = {name: value for name, value in task_parameters(task, agent=agent).items() if name in ours}
+    return replace(config, {**of_task, **parsed, **more})
 
 
 def _add_train(commands: Any) -> None:
@@ -117,21 +127,15 @@ def _add_train(commands: Any) -> None:
 def _train(options: argparse.Namespace) -> int:
     import signal
 
-    from polo_ros.config import read_parameters, replace
     from polo_ros.learning.offline_config import OfflineConfig
     from polo_ros.learning.offline_learner import OfflineLearner
     from polo_ros.learning.offline_training import Told, train
     from polo_ros.replay.dataset import Dataset
 
-    changes = _changes(options.set)
-    if options.updates:
-        changes["train.updates"] = options.updates
-    config = OfflineConfig()
-    for file in ("offline.yaml", *([options.config] if options.config else [])):
-        config = replace(config, read_parameters(_parameter_file(file)))
-    config = replace(config, changes)
     data = Dataset.open(options.data)
     data.verify()
+    changes = {"train.updates": options.updates} if options.updates else {}
+    config = _settings(OfflineConfig(), options.algorithm, data.task, options.config, options.set, changes)
     stopped = False
 
     def stop(*_: object) -> None:
@@ -151,6 +155,51 @@ def _train(options: argparse.Namespace) -> int:
             signal.signal(number, handler)
     _print(figures, options.json)
     return 130 if stopped and learner.done < learner.total else 0
+
+
+def _add_evaluate(commands: Any) -> None:
+    parser = commands.add_parser("evaluate", help="try what was learned offline in simulation; see docs/offline.md")
+    parser.add_argument("--policy", required=True, metavar="DIR", help="what `polo train --out` wrote")
+    parser.add_argument("--task", default="", help="task; it must be the policy's (default: that)")
+    text = "who acts: LOOP, which looks ahead; none: the policy alone; or one after the other (default: loop)"
+    parser.add_argument("--planner", default="loop", choices=["loop", "none", "both"], help=text)
+    parser.add_argument("--episodes", type=int, default=5, help="how many, always from the same starts (default: 5)")
+    text = "control periods after which an episode is cut, unless the task cuts it before (default: 1000)"
+    parser.add_argument("--steps", type=int, default=1000, help=text)
+    parser.add_argument("--seed", type=int, default=0, help="of starts and noise (default: 0)")
+    parser.add_argument("--threads", type=int, default=0, help="rollout threads; 0: one a core")
+    parser.add_argument("--config", default="", metavar="FILE", help="ROS parameter file, over config/offline.yaml")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON only")
+    parser.set_defaults(run=_evaluate)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from polo_ros.agents.offline import EvaluateOptions, evaluate
+    from polo_ros.learning.offline_policy import read_about
+
+    for name in ("episodes", "steps"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"--{name} {getattr(options, name)} is below its minimum 1")
+    about = read_about(options.policy)
+    task = tasks.make(options.task or about["task"])
+    # Sizes are the training's, and settings that say how to plan with them may depend on that.
+    config = _agent_config(about["algorithm"], task.name, options.config, options.set, about["settings"])
+
+    def say(line: str) -> None:
+        if not options.json:
+            print(line, file=sys.stderr, flush=True)
+
+    told = EvaluateOptions(
+        planners=("none", "loop") if options.planner == "both" else (options.planner,),
+        episodes=options.episodes,
+        seed=options.seed,
+        steps=options.steps,
+        threads=options.threads,
+        say=say,
+    )
+    _print(evaluate(options.policy, task, config, told), options.json)
+    return 0
 
 
 def _changes(changes: Sequence[str]) -> dict[str, Any]:

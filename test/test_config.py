@@ -13,11 +13,12 @@ import pytest
 import polo_ros
 from polo_ros import resources, tasks
 from polo_ros.agents.configs import CONFIGS
-from polo_ros.agents.loop_config import LoopConfig
+from polo_ros.agents.loop_config import LoopConfig, OfflineAgentConfig
 from polo_ros.agents.polo import PoloConfig
 from polo_ros.config import Config, entry_type, fields, flatten, option, read_parameters, replace
 from polo_ros.learning.offline_config import OfflineConfig
 from polo_ros.session.config import (
+    OFFLINE_AGENTS,
     BridgeConfig,
     LearnerNodeConfig,
     PlannerConfig,
@@ -28,7 +29,7 @@ from polo_ros.session.config import (
 )
 
 SESSION = (SessionConfig, BridgeConfig, PlannerConfig, LearnerNodeConfig, RecorderConfig, PoloConfig, LoopConfig)
-IN_FILES = (*SESSION, OfflineConfig)
+IN_FILES = (*SESSION, OfflineConfig, OfflineAgentConfig)
 
 
 def every_config() -> list[type[Config]]:
@@ -225,7 +226,7 @@ def test_loop_and_its_baselines_share_their_settings(tmp_path, monkeypatch):
         (tmp_path / "config" / f"{name}.yaml").write_text(f"/**:\n  ros__parameters:\n    {text}\n")
     monkeypatch.setenv("POLO_ROS_SHARE", str(tmp_path))
     for name, config in CONFIGS.items():
-        if name != "polo":
+        if name != "polo" and name not in OFFLINE_AGENTS:
             sac = for_task(config, "arm", agent=name).sac
             assert (sac.warmup, sac.batch_size, sac.update_every) == (5, 2, 4)
     assert task_parameters("arm") == {"sac.warmup": 1, "sac.batch_size": 2}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from polo_ros.agents.loop_config import LoopConfig
+from polo_ros.agents.loop_config import LoopConfig, OfflineAgentConfig
 from polo_ros.agents.polo import PoloConfig
 from polo_ros.agents.sac import SacAgentConfig
 from polo_ros.config import replace
 
+# All candidates are the actor's, and their mean is played (section 5.2); config/offline.yaml has the rest.
+OFFLINE = replace(OfflineAgentConfig(), {"arc.beta": 1.0, "arc.iterations": 1, "arc.executed": "mean"})
 CEM_ALONE = {"lookahead.search": "cem", "lookahead.value": False}
 
 CONFIGS: dict[str, Any] = {
@@ -23,4 +25,8 @@ CONFIGS: dict[str, Any] = {
     # Within a limit on costs (section 5.2, eq. 10); config/safe.yaml has what both share.
     "safe_pets": replace(LoopConfig(), {**CEM_ALONE, "constraint.active": True}),
     "safe_loop": replace(LoopConfig(), {"constraint.active": True, "arc.executed": "mean"}),
+    # By what `polo train` learned offline.
+    "crr": OFFLINE,
+    "plas": OFFLINE,
+    "mbop": OFFLINE,
 }

@@ -161,7 +161,7 @@ class OnlineRun:
             returns = result.episode_returns
             returns[transition.episode] = returns.get(transition.episode, 0.0) + transition.reward
             costs = result.episode_costs
-            costs[transition.episode] = costs.get(transition.episode, 0.0) + _cost(self.task, transition)
+            costs[transition.episode] = costs.get(transition.episode, 0.0) + cost_of(self.task, transition)
             if self._learn:
                 learner.observe(transition)
                 if learner.due(transition.step):
@@ -194,7 +194,7 @@ class OnlineRun:
         ]
         return (
             tuple(sum(t.reward for t in episode) for episode in episodes),
-            tuple(sum(_cost(self.task, t) for t in episode) for episode in episodes),
+            tuple(sum(cost_of(self.task, t) for t in episode) for episode in episodes),
         )
 
     def save(self, path: Path) -> None:
@@ -260,7 +260,8 @@ def attempt(loop: RobotLoop, planner: AgentPlanner, episode: int, steps: int) ->
     return found
 
 
-def _cost(task: Task, transition: Transition) -> float:
+def cost_of(task: Task, transition: Transition) -> float:
+    """What a transition costs, by the task's function."""
     return float(task.cost(transition.observation, transition.action, transition.next_observation))
 
 

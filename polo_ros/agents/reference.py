@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from polo_ros import drivers
-from polo_ros.agents.loop_config import LoopConfig
+from polo_ros.agents.loop_config import LoopConfig, OfflineAgentConfig
 from polo_ros.agents.polo import PoloConfig
 from polo_ros.config import fields, flatten, type_name
 from polo_ros.session.config import (
@@ -27,6 +27,7 @@ OWNERS: tuple[tuple[str, Any], ...] = (
     ("shadow", ShadowNodeConfig()),
     ("planner, learner, agent `polo`", PoloConfig()),
     ("planner, learner, agents `loop`, `sac` and LOOP's baselines", LoopConfig()),
+    ("planner, learner, agents `crr`, `plas` and `mbop`, beside those above", OfflineAgentConfig()),
 )
 
 
@@ -43,7 +44,10 @@ def parameter_table() -> str:
             "| parameter | type | default | range | live | meaning |",
             "|---|---|---|---|---|---|",
         ]
+        above = flatten(LoopConfig()) if isinstance(config, OfflineAgentConfig) else {}
         for name, default, kind, info in fields(config):
+            if name in above:
+                continue
             low = "" if info.low is None else f"{info.low:g}"
             high = "" if info.high is None else f"{info.high:g}"
             allowed = ", ".join(info.choices) or (f"{low} .. {high}" if low or high else "")

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from polo_ros.agents.base import AgentLearner, AgentPlanner
 from polo_ros.replay.transition import Transition
 from polo_ros.tasks.base import Task
 
+if TYPE_CHECKING:
+    from polo_ros.agents.offline import Deployed
+
+# No schedule: weights come when a learner elsewhere has them, and nobody waits for them.
+NEVER = 1 << 62
 Say = Callable[[str], None]
 
 
@@ -35,6 +41,8 @@ class Agent:
     planner: Callable[[Task, Any, int, int], AgentPlanner]  # task, settings, seed, rollout threads
     learner: Callable[[Task, Any, int, int, int], AgentLearner]  # and how many robots it learns from
     update_every: Callable[[Any], int]  # control periods between two versions of the weights
+    # A planner that begins with a folder of `polo train`: the folder, and arguments as of `planner`. None: it cannot.
+    deploy: Callable[[str, Task, Any, int, int], Deployed] | None = None
 
 
 def names() -> list[str]:
@@ -127,6 +135,26 @@ def _loop() -> Agent:
     )
 
 
+def _offline(algorithm: str) -> Agent:
+    from polo_ros.agents import offline
+
+    def run(task: Task, config: Any, options: RunOptions) -> dict[str, object]:
+        raise ValueError(
+            f"agent '{algorithm}' learns from data alone: `polo train --algorithm {algorithm}`, then `polo evaluate`"
+        )
+
+    def learner(task: Task, config: Any, seed: int, threads: int, robots: int) -> AgentLearner:
+        raise ValueError(
+            f"agent '{algorithm}' learns from data alone: start the session with learner:=false, and "
+            f"`polo launch offline algorithm:={algorithm}` where it is to learn"
+        )
+
+    def deploy(folder: str, task: Task, config: Any, seed: int, threads: int) -> Deployed:
+        return offline.deploy(folder, algorithm, task, config, seed, threads)
+
+    return Agent(run, partial(offline.make_planner, algorithm), learner, lambda _: NEVER, deploy)
+
+
 def _go(run: Any, task: Task, options: RunOptions) -> dict[str, object]:
     """Go on with an OnlineRun and say how it goes."""
 
@@ -166,4 +194,7 @@ _AGENTS: dict[str, Callable[[], Agent]] = {
     "pets": _loop,
     "safe_pets": _loop,
     "safe_loop": _loop,
+    "crr": partial(_offline, "crr"),
+    "plas": partial(_offline, "plas"),
+    "mbop": partial(_offline, "mbop"),
 }

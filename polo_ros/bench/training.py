@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from polo_ros import resources
-from polo_ros.config import read_parameters, replace
+from polo_ros.config import replace
 from polo_ros.learning.offline_config import ALGORITHMS, OfflineConfig
 from polo_ros.learning.offline_learner import OfflineLearner
 from polo_ros.replay.dataset import Dataset, DatasetWriter, Rows
+from polo_ros.session.config import for_task
 from polo_ros.tasks.base import Task
 
 ROWS = 100_000
@@ -33,13 +33,13 @@ def bench_training(algorithm: str, task: Task, repeats: int) -> dict[str, Any]:
         task: Whose sizes.
         repeats: Rounds counted, each of OfflineLearner.CHUNK updates with what they draw.
     """
-    settings = {**read_parameters(resources.path("config", "offline.yaml")), **SETTINGS}
+    settings = dict(SETTINGS)
     if algorithm == "plas":
         settings["plas.cvae_updates"] = 1
     with tempfile.TemporaryDirectory() as folder:
         data = _random_data(task, Path(folder) / "data")
         name = "plas" if algorithm == "cvae" else algorithm
-        learner = OfflineLearner(task, data, name, replace(OfflineConfig(), settings))
+        learner = OfflineLearner(task, data, name, replace(for_task(OfflineConfig(), task.name, agent=name), settings))
         learner.advance(learner.CHUNK)  # buffers, pages
         times = np.empty(repeats)
         for index in range(repeats):

@@ -51,6 +51,7 @@ class ComparedPlanner(loop.LoopPlanner):
 
     def __init__(self, task: Task, config: LoopConfig, seed: int) -> None:
         super().__init__(task, config, seed, threads=1)
+        self._warmup = config.sac.warmup
         self.distances: list[float] = []
         self._units = ActionRange(task)
 
@@ -59,7 +60,7 @@ class ComparedPlanner(loop.LoopPlanner):
     ) -> tuple[TimedPlan, PlanResult]:
         """As LoopPlanner."""
         plan, result = super().plan(start, state_step, first_step, episode, deadline)
-        if state_step >= self.config.sac.warmup:
+        if state_step >= self._warmup:
             apart = self._units.normalise(plan.actions[0]) - self._units.normalise(self.actor(start))
             self.distances.append(float(np.linalg.norm(apart)))
         return plan, result

@@ -69,7 +69,7 @@ class OfflinePolicy:
             ValueError: Unknown reduction.
         """
         folder = Path(folder)
-        about, data = _about(folder / ABOUT), _bytes(folder / WEIGHTS)
+        about, data = read_about(folder), _bytes(folder / WEIGHTS)
         algorithm = about["algorithm"]
         if about["weights"] != digest(data):
             raise WeightsError(f"{folder / WEIGHTS} is not what {ABOUT} is about: its sha256 is {digest(data)}")
@@ -165,10 +165,16 @@ def _plas_sizes(config: OfflineConfig, plas: PlasConfig, nobs: int, nu: int) -> 
     return sizes
 
 
-def _about(path: Path) -> dict[str, Any]:
-    """What policy.json says, of which the parts that are read are there and of the right kinds."""
+def read_about(folder: str | Path) -> dict[str, Any]:
+    """What a folder's policy.json says, of which the parts that are read are there and of the right kinds.
+
+    Raises:
+        WeightsError: There is none, or it is not one of ours.
+    """
+    path = Path(folder) / ABOUT
+    text = _bytes(path)
     try:
-        about = json.loads(_bytes(path))
+        about = json.loads(text)
     except ValueError as error:  # JSON's and Unicode's are
         raise WeightsError(f"{path} is not JSON: {error}") from None
     if not isinstance(about, dict) or about.get("format") != FORMAT:

@@ -15,7 +15,8 @@ from polo_ros.session.health import BridgeHealth, PlannerHealth
 T = TypeVar("T")
 
 SAFE_AGENTS = ("safe_pets", "safe_loop")
-AGENTS = ("polo", "loop", "sac", "pets_restricted", "loop_sarsa", "loop_no_arc", "pets", *SAFE_AGENTS)
+OFFLINE_AGENTS = ("crr", "plas", "mbop")
+AGENTS = ("polo", "loop", "sac", "pets_restricted", "loop_sarsa", "loop_no_arc", "pets", *SAFE_AGENTS, *OFFLINE_AGENTS)
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,10 @@ class PlannerConfig(Config):
     weights_timeout: float = option(
         30.0, "lockstep: wait for the weights of this step before planning with older ones", unit="s", low=0.0
     )
+    policy: str = option(
+        "",
+        "folder of `polo train` to begin with, for agents that learn offline; empty: rest until there are weights",
+    )
     health: PlannerHealth = field(default_factory=PlannerHealth)
 
 
@@ -117,9 +122,11 @@ def task_parameters(task: str, clock: str = "lockstep", agent: str = "polo") -> 
 
     <task>.yaml, over it <task>.<clock>.yaml, and over both, for LOOP and its baselines, loop.yaml and <task>.loop.yaml:
     they share their settings, so that what differs is what they are. Those that plan within limits have safe.yaml and
-    <task>.safe.yaml over these.
+    <task>.safe.yaml over these. Those that learn offline have offline.yaml instead, and <task>.offline.yaml over it.
     """
     of_agent: tuple[str, ...] = () if agent == "polo" else ("loop.yaml", f"{task}.loop.yaml")
+    if agent in OFFLINE_AGENTS:
+        of_agent = ("offline.yaml", f"{task}.offline.yaml")
     if agent in SAFE_AGENTS:
         of_agent += ("safe.yaml", f"{task}.safe.yaml")
     found: dict[str, Any] = {}
