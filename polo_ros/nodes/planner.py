@@ -14,7 +14,7 @@ from rclpy.publisher import Publisher
 
 from polo_ros import tasks
 from polo_ros.agents import registry
-from polo_ros.agents.base import required_version
+from polo_ros.agents.base import AgentPlanner, required_version
 from polo_ros.agents.configs import CONFIGS
 from polo_ros.learning.weights import WeightsError
 from polo_ros.msg import Plan, PlannerStatus, State, Weights
@@ -24,7 +24,7 @@ from polo_ros.nodes.known import OTHERS
 from polo_ros.planners.base import PlanResult
 from polo_ros.planners.constraint import has_cost
 from polo_ros.safety.timeline import PlanTimeline, TimedPlan
-from polo_ros.session.config import PlannerConfig
+from polo_ros.session.config import OFFLINE_AGENTS, PlannerConfig
 from polo_ros.session.health import Alert, Window, judge
 from polo_ros.tasks.base import FloatArray
 
@@ -72,6 +72,7 @@ class Planner(PoloNode):
         self._identity = secrets.randbits(63) + 1
         self._last: PlanResult | None = None
         self._plan_ms = 0.0
+        self._objection = ""  # to the policy that plans begin with, as long as they go by it
         self._latency_ms, self._missed = Window(), Window()
         self._beyond: list[float] = []  # predicted costs of infeasible plans since diagnostics were published last
         self.on_change(self._changed)
@@ -81,7 +82,7 @@ class Planner(PoloNode):
     def configure(self) -> None:
         """Make task, rollout threads and planner, open communication."""
         self.task = tasks.make(self.session.task)
-        self.planner = self._agent.planner(self.task, self.agent_config, self.session.seed, self.settings.threads)
+        self.planner = self._make_planner()
         # What the bridge plays until the next plan takes effect; the bridge itself judges age.
         self._sent, self._sent_episode = PlanTimeline(self.task.control_dt, 3600.0), -1
         self._waiting: _Arrived | None = None  # lockstep: a state whose weights are not there yet
@@ -94,6 +95,23 @@ class Planner(PoloNode):
             State, "state", self._receive_state, LATEST if self._lockstep else FRESH
         )
         self._weights_subscription = self.create_subscription(Weights, "weights", self._receive_weights, LATCHED)
+
+    def _make_planner(self) -> AgentPlanner:
+        given = (self.task, self.agent_config, self.session.seed, self.settings.threads)
+        self._objection = ""
+        if not self.settings.policy:
+            return self._agent.planner(*given)
+        if self._agent.deploy is None:
+            raise ValueError(
+                f"policy = '{self.settings.policy}': agent '{self.session.agent}' has no use for what `polo train` "
+                f"made; agents that have: {', '.join(OFFLINE_AGENTS)}"
+            )
+        deployed = self._agent.deploy(self.settings.policy, *given)
+        self.get_logger().info(deployed.about)
+        self._objection = deployed.warning
+        if deployed.warning:
+            self.get_logger().warning(f"policy: {deployed.warning}")
+        return deployed.planner
 
     def activate(self) -> None:
         """Say that there is a planner, for a bridge that asks whether control went on before it."""
@@ -145,6 +163,7 @@ class Planner(PoloNode):
             self.get_logger().info(f"weights {message.version} are older than those in use")
             return
         self.planner.use_weights(arrays, message.version)
+        self._objection = ""
         self._given_up = False
         self.counts["weights_swapped"] += 1
         self._plan_when_weights_are_there()
@@ -289,6 +308,8 @@ class Planner(PoloNode):
         share, health = self._missed.mean, self.settings.health
         text = f"{share:.1%} of plans took longer than the deadline: plan less, or give it more (mppi.*, deadline)"
         found = judge(share, health.deadline_misses_warn, health.deadline_misses_error, text)
+        if self._objection:
+            found.append(Alert(f"policy: {self._objection}"))
         if self._beyond:
             text = f"{len(self._beyond)} plans had too few ways to keep to constraint.limit, {_cost(max(self._beyond))}"
             found.append(Alert(text))
