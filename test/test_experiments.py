@@ -90,7 +90,8 @@ def test_results_say_what_was_run_what_it_cost_and_what_holds(tmp_path: Path) ->
     assert results["cpu_core_hours"] == pytest.approx(sum(trial["cpu_s"] for trial in results["trials"]) / 3600.0)
     with Image.open(tmp_path / "toy" / "figure.png") as image:
         assert image.format == "PNG"
-    assert results["files"] == ["first.txt"]
+    assert results["files"] == ["first.txt", "total.txt"]
+    assert (tmp_path / "toy" / "total.txt").read_text() == "6.0 in all\n"
     assert (tmp_path / "toy" / "first.txt").read_text() == "1.0\n"
 
 

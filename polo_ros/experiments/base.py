@@ -121,8 +121,8 @@ class Experiment(abc.ABC):
     def draw(self, outcomes: Outcomes, figure: Figure) -> None:
         """Draw the figure."""
 
-    def extras(self, outcomes: Outcomes) -> Mapping[str, Path]:
-        """Files of trials that are worth a place beside the figure, by the name that they get there."""
+    def extras(self, outcomes: Outcomes) -> Mapping[str, Path | str]:
+        """What is worth a place beside the figure, by the name that it gets there: a trial's file, or text."""
         return {}
 
 

@@ -109,9 +109,12 @@ def reproduce(
         ],
     }
     _write(folder / "results.json", json.dumps(results, indent=1) + "\n")
-    for name, path in extras.items():
+    for name, extra in extras.items():
+        if isinstance(extra, str):
+            _write(folder / name, extra)
+            continue
         partial = folder / f".{name}.{os.getpid()}"
-        shutil.copyfile(path, partial)
+        shutil.copyfile(extra, partial)
         os.replace(partial, folder / name)
     draw(experiment, outcomes, claims, folder / "figure.png")
     return results

@@ -44,8 +44,9 @@ class Toy(Experiment):
     def draw(self, outcomes: Outcomes, figure: matplotlib.figure.Figure) -> None:
         figure.subplots().plot(outcomes.arrays("draw-1")["curve"])
 
-    def extras(self, outcomes: Outcomes) -> Mapping[str, Path]:
-        return {"first.txt": outcomes.folders["draw-1"] / "note.txt"}
+    def extras(self, outcomes: Outcomes) -> Mapping[str, Path | str]:
+        total = f"{outcomes.numbers['total']['number']} in all\n"
+        return {"first.txt": outcomes.folders["draw-1"] / "note.txt", "total.txt": total}
 
 
 class Single(Toy):
@@ -63,5 +64,5 @@ class Single(Toy):
     def draw(self, outcomes: Outcomes, figure: matplotlib.figure.Figure) -> None:
         pass
 
-    def extras(self, outcomes: Outcomes) -> Mapping[str, Path]:
+    def extras(self, outcomes: Outcomes) -> Mapping[str, Path | str]:
         return {}
