@@ -98,7 +98,7 @@ def learn(settings: Mapping[str, Any], workplace: Workplace) -> dict[str, Any]:
     task = tasks.make(settings["task"])
     config = replace(CONFIGS[settings["agent"]], settings["config"])
     with make_run(task, config, settings["seed"]) as run:
-        record = _learn(run, config, settings, workplace)
+        record = follow(run, settings, workplace, config.sac.warmup, SAVED_EVERY)
     names = {name for _, fit in record.fits for name in fit}  # not every fit knows errors further ahead
     save_arrays(
         workplace,
@@ -127,8 +127,18 @@ def make_run(task: Task, config: Any, seed: int) -> OnlineRun:
     return OnlineRun(task, config.evaluation, planners, loop.make_learner(task, config, seed), seed)
 
 
-def _learn(run: OnlineRun, config: Any, settings: Mapping[str, Any], workplace: Workplace) -> Record:
-    steps, warmup = settings["steps"], config.sac.warmup
+def follow(run: OnlineRun, settings: Mapping[str, Any], workplace: Workplace, warmup: int, saved_every: int) -> Record:
+    """Let a run go, from where it was stopped, to `steps` control periods; returns what happened.
+
+    Args:
+        run: That has not begun.
+        settings: `steps` and `snapshots`, as of `learn`.
+        workplace: Where it is saved.
+        warmup: Its control periods of random actions.
+        saved_every: Control periods that it is saved after, between two episodes: at most so many, and what is left
+            of an episode, are done again.
+    """
+    steps = settings["steps"]
     checkpoint, kept = workplace.folder / "learner", workplace.folder / "record.json"
     planner = run.planner
     distances = planner.distances if isinstance(planner, ComparedPlanner) else []
@@ -175,7 +185,7 @@ def _learn(run: OnlineRun, config: Any, settings: Mapping[str, Any], workplace: 
         nonlocal saved
         take(result)
         done = seen + result.steps
-        if done - saved >= SAVED_EVERY:
+        if done - saved >= saved_every:
             # The record first: one that is ahead of its checkpoint can be cut, one that is behind is of no use.
             _write(kept, json.dumps(asdict(record)).encode())
             run.save(checkpoint)
