@@ -58,9 +58,8 @@ class Monitor(PoloNode):
         super().__init__("monitor")
         # All settings are checked here, where a wrong one ends the session: other nodes would be restarted for ever.
         agent = CONFIGS[self.session.agent]
-        for config in OTHERS:
-            if config is agent or config not in CONFIGS.values():
-                self.declare(config)
+        for config in (agent, *(config for config in OTHERS if config not in CONFIGS.values())):
+            self.declare(config)
         self.settings = self.config(BridgeConfig)
         driver = drivers.chosen(self.settings.driver, self.session.task)
         self.declare(drivers.settings(driver))
