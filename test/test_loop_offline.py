@@ -23,6 +23,7 @@ from polo_ros.experiments.loop_comparison import SMALL, settings_of
 from polo_ros.experiments.loop_offline import ALONE, LOOP, PUBLISHED, SMALL_OFFLINE, TABLE
 from polo_ros.experiments.loop_recording import MEDIUM, REPLAY, record
 from polo_ros.experiments.loop_trained import POLICY, evaluate, train
+from polo_ros.learning import offline_training
 from polo_ros.learning.offline_learner import OfflineError, OfflineLearner
 from polo_ros.learning.offline_policy import WEIGHTS
 from polo_ros.replay.dataset import Dataset
@@ -145,7 +146,7 @@ def test_a_recording_that_would_forget_is_refused(tmp_path: Path) -> None:
 
 # ---- training and trying -----------------------------------------------------------------------
 
-TRAINING = small("crr", {"train.updates": 140, "train.log_every": 50}, data=REPLAY)
+TRAINING = small("crr", {"train.updates": 140, "train.log_every": 50, "train.save_every": 50}, data=REPLAY)
 
 
 @pytest.fixture(scope="module")
@@ -166,22 +167,36 @@ def test_a_training_learns_from_the_dataset_that_it_names(
     assert (folder / POLICY / WEIGHTS).read_bytes() != (tmp_path / POLICY / WEIGHTS).read_bytes()
 
 
+@pytest.mark.parametrize(("kill", "kept"), [(False, 100), (True, 50)])
 def test_a_stopped_training_goes_on_to_the_same_bits(
-    recorded: tuple[Path, dict[str, Any]], trained: tuple[Path, Any], tmp_path: Path
+    recorded: tuple[Path, dict[str, Any]],
+    trained: tuple[Path, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kill: bool,
+    kept: int,
 ) -> None:
+    """One that ends by an exception saves itself; one that is killed has its last checkpoint."""
     said: list[str] = []
+    save = offline_training._save
+
+    def dead(*_: Any) -> Any:
+        raise Killed
 
     def progress(done: float, words: str) -> None:
         assert 0.0 <= done <= 1.0
         said.append(words)
-        if words.startswith("update 50 "):
+        if words.startswith("update 100 "):
+            if kill:
+                monkeypatch.setattr(offline_training, "_save", dead)
             raise Killed
 
     with pytest.raises(Killed):
         train(TRAINING, place(tmp_path, recorded[0], progress=progress))
+    monkeypatch.setattr(offline_training, "_save", save)
     said.clear()
     numbers = train(TRAINING, place(tmp_path, recorded[0], progress=lambda done, words: said.append(words)))
-    assert "goes on after update 50 of 140" in said
+    assert f"goes on after update {kept} of 140" in said
     assert plain(numbers) == trained[1]
     assert (tmp_path / POLICY / WEIGHTS).read_bytes() == (trained[0] / POLICY / WEIGHTS).read_bytes()
 
