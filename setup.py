@@ -29,7 +29,7 @@ from distutils.command.install_data import install_data  # isort: skip  # setupt
 NAME = "polo_ros"
 SHARE = f"share/{NAME}"
 # Executables in lib/polo_ros: `ros2 run polo_ros X`.
-NODES = ("bridge", "injector", "planner", "learner", "recorder", "monitor", "shadow")
+NODES = ("bridge", "injector", "planner", "learner", "offline_learner", "recorder", "monitor", "shadow")
 HERE = Path(__file__).resolve().parent
 
 # A shell line and a Python string at once: a shebang cannot name an interpreter relative to the file, and a

@@ -11,6 +11,7 @@ from polo_ros.config import fields, flatten, type_name
 from polo_ros.session.config import (
     BridgeConfig,
     LearnerNodeConfig,
+    OfflineNodeConfig,
     PlannerConfig,
     RecorderConfig,
     SessionConfig,
@@ -23,6 +24,7 @@ OWNERS: tuple[tuple[str, Any], ...] = (
     ("bridge, monitor", BridgeConfig()),
     ("planner", PlannerConfig()),
     ("learner", LearnerNodeConfig()),
+    ("learner of `polo launch offline`", OfflineNodeConfig()),
     ("recorder", RecorderConfig()),
     ("shadow", ShadowNodeConfig()),
     ("planner, learner, agent `polo`", PoloConfig()),

@@ -130,6 +130,11 @@ class OfflineLearner:
         """Whether a model is wanted that is not fitted yet."""
         return self.ensemble is not None and not self._model_figures
 
+    @property
+    def whole(self) -> bool:
+        """Whether there is something to act by: a model, if one is wanted, and updates of actor and critics."""
+        return not self.model_missing and self.done > self.preparation
+
     def fit_model(self, progress: Callable[[FitProgress], None] | None = None) -> dict[str, float]:
         """Fit the dynamics ensemble; returns figures by name.
 

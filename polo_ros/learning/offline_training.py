@@ -47,6 +47,8 @@ class Told:
 
     stop: Callable[[], bool] = lambda: False  # asked between chunks of updates, and epochs of the model's fit
     say: Callable[[str], None] = lambda line: None
+    # Called with the figures of each line of the log when it is written, and with none once a checkpoint was read.
+    made: Callable[[Mapping[str, float]], None] = lambda figures: None
 
 
 def train(learner: OfflineLearner, folder: Path, told: Told | None = None) -> dict[str, Any]:
@@ -77,6 +79,7 @@ def train(learner: OfflineLearner, folder: Path, told: Told | None = None) -> di
         pass
     else:
         told.say(f"goes on after update {learner.done} of {learner.total}")
+        told.made({})
     log = _Log(folder, learner.done, told)
     try:
         _fit_model(learner, log, told)
@@ -123,9 +126,11 @@ def _learn(learner: OfflineLearner, folder: Path, log: _Log, told: Told) -> None
             made, seconds = learner.done - first, time.perf_counter() - began
             if made:
                 figures = {name: value / made for name, value in sums.items()}
-                log.write(learner.done, {**figures, "updates_per_second": made / seconds})
+                figures["updates_per_second"] = made / seconds
+                log.write(learner.done, figures)
+                told.made(figures)
                 words = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
-                told.say(f"update {learner.done} of {learner.total}: {words}  ({made / seconds:.0f} a second)")
+                told.say(f"update {learner.done} of {learner.total}: {words}")
         if first // train.save_every != learner.done // train.save_every and learner.done < learner.total:
             _save(learner, folder)
 
@@ -135,7 +140,6 @@ def _save(learner: OfflineLearner, folder: Path) -> dict[str, Any]:
     learner.save(folder / CHECKPOINT)
     weights = learner.weights()
     data = weights.encode()
-    whole = not learner.model_missing and learner.done > learner.preparation
     dataset = learner.batches.data
     about = {
         "format": FORMAT,
@@ -147,10 +151,10 @@ def _save(learner: OfflineLearner, folder: Path) -> dict[str, Any]:
         "of": learner.total,
         "seed": learner.seed,
         "data": {"digest": dataset.digest, "rows": len(dataset), "trajectories": dataset.trajectories},
-        "metrics": learner.metrics() if whole else {},
+        "metrics": learner.metrics() if learner.whole else {},
         "settings": learner.settings(),
     }
-    if whole:  # what was not learned yet is nothing to act by
+    if learner.whole:  # what was not learned yet is nothing to act by
         _replace(folder / WEIGHTS, data)
         _replace(folder / ABOUT, (json.dumps(about, indent=2) + "\n").encode())
     return about

@@ -103,6 +103,13 @@ class LearnerNodeConfig(Config):
 
 
 @dataclass(frozen=True)
+class OfflineNodeConfig(Config):
+    """Settings of the learner of `polo launch offline` beside those of the learner and its agent."""
+
+    data: str = option("", "what is learned from: a dataset's folder, or bags, separated by commas")
+
+
+@dataclass(frozen=True)
 class RecorderConfig(Config):
     """Settings of the recorder node."""
 

@@ -1,0 +1,40 @@
+"""What is learned from offline, wherever it is: a dataset as it is, or bags, of which one is made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from polo_ros.replay.bag_dataset import from_bags
+from polo_ros.replay.dataset import Dataset, DatasetError
+
+
+def open_data(source: str, folder: Path, task: str = "") -> Dataset:
+    """A verified dataset.
+
+    Args:
+        source: A dataset's folder; or bags, separated by commas: folders, .mcap files or run folders.
+        folder: Where the dataset of bags is, or will be made.
+        task: What it must be of; empty: whatever it is of.
+
+    Raises:
+        DatasetError: Nothing is named, it is of another task or damaged, or `folder` holds one of other bags.
+        BagError: A bag cannot be read.
+    """
+    paths = [Path(path.strip()) for path in source.split(",") if path.strip()]
+    if not paths:
+        raise DatasetError("data is empty: name a dataset, or bags separated by commas")
+    if len(paths) == 1 and (paths[0] / "dataset.json").exists():
+        data = Dataset.open(paths[0])
+    elif folder.exists():
+        data = Dataset.open(folder)
+        made = {made_of["path"] for made_of in data.summary()["sources"]}
+        if made != {str(path) for path in paths}:
+            raise DatasetError(f"{folder} was made of {', '.join(sorted(made))}, not of {source}: name another folder")
+    else:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        from_bags(paths, folder, task)
+        data = Dataset.open(folder)
+    if task and data.task != task:
+        raise DatasetError(f"{data.path} is of task '{data.task}', expected '{task}'")
+    data.verify()
+    return data
