@@ -257,7 +257,10 @@ def test_without_gymnasium_a_task_is_listed_and_says_what_to_install(monkeypatch
 def test_the_documentation_has_every_group_and_period_of_every_task() -> None:
     document = (Path(__file__).parents[1] / "docs" / "tasks.md").read_text("utf-8")
     rows = {row.split("`")[1]: row.split("|") for row in document.splitlines() if row.startswith("| `")}
-    assert set(rows) == {kind.name for kind, _ in ENVIRONMENTS} | {"pen", "claw"}
+    assert set(rows) == {kind.name for kind, _ in ENVIRONMENTS} | {
+        *("pen", "claw"),
+        *("point_goal", "car_goal", "rc_car"),
+    }
     for name, row in rows.items():
         task = tasks.make(name)
         added = getattr(task, "added", ())
