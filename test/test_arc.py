@@ -304,3 +304,40 @@ def test_draws_keep_away_from_the_ends_of_the_range_instead_of_piling_up_there()
     assert np.abs(drawn[:, 0] - 0.9).max() <= 0.1 + 1e-12
     assert np.abs(drawn[:, 0]).max() < 1.0 and abs(drawn[:, 0].mean() - 0.9) < 0.005
     assert (drawn[:, 1] == 1.0).all()
+
+
+def test_clipped_draws_leave_an_end_of_the_range_that_narrow_ones_stay_at() -> None:
+    gaussian = ActionGaussian(CartTask(), 1)
+    gaussian.mean = np.array([[1.0]])
+    gaussian.widen(0.5)
+    rng = np.random.default_rng(0)
+    assert (gaussian.draw(rng, 4000) == 1.0).all()
+    gaussian.edges = "clip"
+    drawn = gaussian.draw(rng, 4000)[:, 0, 0]
+    assert drawn.min() < 0.2 and drawn.max() == 1.0
+    assert np.mean(drawn == 1.0) == pytest.approx(0.5, abs=0.03)
+    inside = 1.0 - drawn[drawn < 1.0]  # a half normal within two deviations: its mean is phi(0) - phi(2) over its mass
+    expected = 0.5 * (1.0 - math.exp(-2.0)) / math.sqrt(2.0 * math.pi) / (0.5 * math.erf(math.sqrt(2.0)))
+    assert inside.mean() == pytest.approx(expected, rel=0.05)
+
+
+@pytest.mark.parametrize("kind", ["arc", "cem"])
+@pytest.mark.parametrize(("edges", "left"), [("narrow", False), ("clip", True)])
+def test_a_search_that_stands_at_an_end_of_the_range_leaves_it_if_draws_are_clipped(
+    kind: str, edges: str, left: bool
+) -> None:
+    task, start = CartTask(), np.array([0.0, 0.0, 3.0])  # push against the velocity
+    planner: Arc | Cem
+    if kind == "arc":
+        config = ArcConfig(rollouts=200, horizon=6, iterations=10, beta=0.0, kappa=300.0, executed="mean", edges=edges)
+        planner = Arc(task, LinearDynamics(), Objective(task), config)
+    else:
+        planner = Cem(task, LinearDynamics(), Objective(task), CemConfig(200, 6, 10, edges=edges))
+    planner._gaussian.mean = np.ones((6, 1))
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        found = planner.plan(start, rng).actions
+    if left:
+        assert (found[:3] < -0.8).all()
+    else:
+        np.testing.assert_allclose(found, 1.0)

@@ -14,7 +14,7 @@ from polo_ros.config import Config, option
 from polo_ros.dynamics.base import Dynamics
 from polo_ros.planners.actor_prior import ActorPrior
 from polo_ros.planners.base import PlanResult
-from polo_ros.planners.gaussian import GaussianSearch
+from polo_ros.planners.gaussian import GaussianSearch, edges_option
 from polo_ros.planners.objective import Objective
 from polo_ros.planners.pace import Pace
 from polo_ros.tasks.base import FloatArray, Task
@@ -59,6 +59,7 @@ class ArcConfig(Config):
         choices=EXECUTED,
         live=True,
     )
+    edges: str = edges_option()
 
 
 class Arc(GaussianSearch):
@@ -104,6 +105,7 @@ class Arc(GaussianSearch):
         config, gaussian, choice = self.config, self._gaussian, self._choice
         choice.begin(start)
         pace = Pace(deadline, config.rollouts, self._clock)
+        gaussian.edges = config.edges
         gaussian.widen(config.sigma)
         proposed = self._proposed(start, rng)
         candidates, weights = gaussian.mean[None], np.ones(1)

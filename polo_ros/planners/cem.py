@@ -12,7 +12,7 @@ import numpy as np
 from polo_ros.config import Config, option
 from polo_ros.dynamics.base import Dynamics
 from polo_ros.planners.base import PlanResult
-from polo_ros.planners.gaussian import GaussianSearch
+from polo_ros.planners.gaussian import GaussianSearch, edges_option
 from polo_ros.planners.objective import Objective
 from polo_ros.planners.pace import Pace
 from polo_ros.tasks.base import FloatArray, Task
@@ -35,6 +35,7 @@ class CemConfig(Config):
         live=True,
     )
     keep: float = option(0.1, "share of its mean and variance that an iteration keeps", low=0.0, high=1.0, live=True)
+    edges: str = edges_option()
 
 
 class Cem(GaussianSearch):
@@ -67,6 +68,7 @@ class Cem(GaussianSearch):
         config, gaussian, choice = self.config, self._gaussian, self._choice
         choice.begin(start)
         pace = Pace(deadline, config.rollouts, self._clock)
+        gaussian.edges = config.edges
         gaussian.widen(config.sigma)
         invalid = elites = 0
         best = mean = -math.inf

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
+from polo_ros.config import option
 from polo_ros.dynamics.base import Dynamics
 from polo_ros.planners.base import shifted
 from polo_ros.planners.choice import Choice
@@ -15,12 +17,27 @@ from polo_ros.planners.pace import Pace
 from polo_ros.seeding import truncated_normal
 from polo_ros.tasks.base import FloatArray, Task
 
+EDGES = ("narrow", "clip")
+
+
+def edges_option() -> Any:
+    """The configuration field `edges` of a search."""
+    return option(
+        "narrow",
+        "draws near an end of an actuator's range: narrow, closer together, as PETS and LOOP have it, so that a mean "
+        "that has come there stays; or clip",
+        choices=EDGES,
+        live=True,
+    )
+
 
 class ActionGaussian:
     """A diagonal Gaussian over sequences (H, nu), and the warm start of the next one.
 
     Draws lie within two deviations of the mean. Where the range of an actuator is less than that away, they are drawn
-    closer together: no clipping piles them up at its ends (Chua et al. 2018, PETS' public code, and LOOP's).
+    closer together: no clipping piles them up at its ends (Chua et al. 2018, PETS' public code, and LOOP's). A mean at
+    an end then stays there for ever. Where that is likely, with actuators that saturate or rest at an end, `edges` clip
+    lets draws keep their deviation and ends what is beyond the range there.
 
     Args:
         task: Range and rest of the actuators.
@@ -29,7 +46,10 @@ class ActionGaussian:
     Attributes:
         mean: (H, nu), between two plans the warm start.
         variance: (H, nu).
+        edges: One of EDGES, what becomes of draws near the ends of the range.
     """
+
+    edges = EDGES[0]
 
     def __init__(self, task: Task, horizon: int) -> None:
         self._low, self._high = task.action_low, task.action_high
@@ -54,8 +74,10 @@ class ActionGaussian:
 
     def draw(self, rng: np.random.Generator, n: int) -> FloatArray:
         """Sequences (n, H, nu)."""
-        room = 0.5 * np.minimum(self.mean - self._low, self._high - self.mean)
-        deviation = np.minimum(np.sqrt(self.variance), np.maximum(room, 0.0))
+        deviation = np.sqrt(self.variance)
+        if self.edges == "narrow":
+            room = 0.5 * np.minimum(self.mean - self._low, self._high - self.mean)
+            deviation = np.minimum(deviation, np.maximum(room, 0.0))
         drawn = truncated_normal(rng, (n, *self.mean.shape))
         drawn *= deviation
         drawn += self.mean
