@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,6 +38,7 @@ class Evaluation:
     step: int
     returns: tuple[float, ...]  # undiscounted, of each episode
     costs: tuple[float, ...] = ()  # the same; of a task without cost zeros
+    measures: tuple[Mapping[str, float], ...] = ()  # of each episode, see Task.measures
 
     @property
     def mean(self) -> float:
@@ -186,8 +187,8 @@ class OnlineRun:
         """Undiscounted returns of the agent as it is, of each of `evaluation.episodes` episodes."""
         return self._evaluated()[0]
 
-    def _evaluated(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Returns and costs of trials."""
+    def _evaluated(self) -> tuple[tuple[float, ...], tuple[float, ...], tuple[Mapping[str, float], ...]]:
+        """Returns, costs and measures of trials."""
         episodes = [
             attempt(self._trial, self.tried, self.FIRST_TRIED + number, self.config.steps)
             for number in range(self.config.episodes)
@@ -195,6 +196,7 @@ class OnlineRun:
         return (
             tuple(sum(t.reward for t in episode) for episode in episodes),
             tuple(sum(cost_of(self.task, t) for t in episode) for episode in episodes),
+            tuple(self.task.measures(observations(episode)) for episode in episodes),
         )
 
     def save(self, path: Path) -> None:
@@ -258,6 +260,11 @@ def attempt(loop: RobotLoop, planner: AgentPlanner, episode: int, steps: int) ->
         transition, sample, _ = _play(loop, planner, sample, [])
         found.append(transition)
     return found
+
+
+def observations(episode: Sequence[Transition]) -> FloatArray:
+    """What was seen in an episode (T + 1, nobs), its start included, as `Task.measures` asks for it."""
+    return np.array([episode[0].observation, *(transition.next_observation for transition in episode)])
 
 
 def cost_of(task: Task, transition: Transition) -> float:

@@ -19,11 +19,12 @@ from polo_ros import tasks
 from polo_ros.agents import loop, sac
 from polo_ros.agents.configs import CONFIGS
 from polo_ros.agents.loop_config import LoopConfig
-from polo_ros.agents.online import Evaluation, OnlineResult, OnlineRun
+from polo_ros.agents.online import Evaluation, OnlineResult, OnlineRun, observations
 from polo_ros.config import replace
 from polo_ros.experiments.base import Workplace, save_arrays
 from polo_ros.learning.actor_critic import ActionRange
 from polo_ros.planners.base import PlanResult
+from polo_ros.planners.constraint import has_cost
 from polo_ros.replay.transition import Transition
 from polo_ros.safety.timeline import TimedPlan
 from polo_ros.tasks.base import FloatArray, Task
@@ -76,6 +77,9 @@ class Record:
     fits: list[tuple[int, dict[str, float]]] = field(default_factory=list)  # of the model, and how they went
     messages: list[tuple[int, str]] = field(default_factory=list)  # of updates after the warm-up
     distances: list[float] = field(default_factory=list)  # see ComparedPlanner
+    # Of tasks with a cost. Of each episode: its cost as plans count it, how many plans were infeasible, Task.measures.
+    figures: list[dict[str, float]] = field(default_factory=list)
+    evaluation_figures: list[tuple[int, list[dict[str, float]]]] = field(default_factory=list)  # the same, no plans
 
     def cut(self, steps: int, warmup: int) -> Record:
         """The part of it that lies within the first `steps` control periods, at the end of which an episode ended."""
@@ -87,18 +91,27 @@ class Record:
             [entry for entry in self.fits if entry[0] <= steps],
             [entry for entry in self.messages if entry[0] <= steps],
             self.distances[: max(0, steps - warmup)],
+            self.figures[:episodes],
+            [entry for entry in self.evaluation_figures if entry[0] <= steps],
         )
 
 
 def learn(settings: Mapping[str, Any], workplace: Workplace) -> dict[str, Any]:
     """Act and learn, tried from time to time without exploring; goes on where it was stopped, to the same bits.
 
-    Arrays are `distances` and, of each fit of the model, `fitted_at` and its figures.
+    Arrays are `distances` and, of each fit of the model, `fitted_at` and its figures. Of tasks with a cost there are
+    `episode_lengths` in control periods, and `episode_figures` and `evaluation_figures` by name; see Record.
     """
     task = tasks.make(settings["task"])
     config = replace(CONFIGS[settings["agent"]], settings["config"])
     with make_run(task, config, settings["seed"]) as run:
         record = follow(run, settings, workplace, config.sac.warmup, SAVED_EVERY)
+    limited: dict[str, Any] = {}
+    if has_cost(task):
+        limited["episode_lengths"] = record.lengths
+        limited["episode_figures"] = _columns(record.figures)
+        evaluated = [_columns(figures) for _, figures in record.evaluation_figures]
+        limited["evaluation_figures"] = {name: [found[name] for found in evaluated] for name in evaluated[0]}
     names = {name for _, fit in record.fits for name in fit}  # not every fit knows errors further ahead
     save_arrays(
         workplace,
@@ -114,6 +127,7 @@ def learn(settings: Mapping[str, Any], workplace: Workplace) -> dict[str, Any]:
         "messages": [f"{step}: {text}" for step, text in record.messages],
         "distance": float(np.mean(record.distances)) if record.distances else None,
         "distance_blocks": _blocks(record.distances, config.sac.warmup, settings["steps"]),
+        **limited,
     }
 
 
@@ -152,8 +166,13 @@ def follow(run: OnlineRun, settings: Mapping[str, Any], workplace: Workplace, wa
     record.distances = distances
     saved = seen
     learned = 0  # updates that the record has
+    limited = has_cost(run.task)
+    episode: list[Transition] = []  # the one under way, of tasks with a cost
+    infeasible = 0  # plans of the episodes before
 
     def watch(transition: Transition) -> None:
+        if limited:
+            episode.append(transition)
         if transition.episode == len(record.lengths):
             record.lengths.append(0)
             record.returns.append(0.0)
@@ -168,9 +187,22 @@ def follow(run: OnlineRun, settings: Mapping[str, Any], workplace: Workplace, wa
 
     def watch_evaluation(found: Evaluation) -> None:
         record.evaluations.append((found.step, list(found.returns)))
+        if limited:
+            each = zip(found.costs, found.measures, strict=True)
+            record.evaluation_figures.append((found.step, [{"cost": cost, **measures} for cost, measures in each]))
 
     def take(result: OnlineResult) -> None:
-        nonlocal learned
+        nonlocal learned, infeasible
+        if episode:
+            record.figures.append(
+                {
+                    "cost": result.episode_costs[episode[-1].episode],
+                    "infeasible": result.infeasible_plans - infeasible,
+                    **run.task.measures(observations(episode)),
+                }
+            )
+            infeasible = result.infeasible_plans
+            episode.clear()
         for update in result.updates[learned:]:
             figures, done = update.figures(), update.step + 1
             model = {name[len("model_") :]: value for name, value in figures.items() if name.startswith("model_")}
@@ -194,6 +226,11 @@ def follow(run: OnlineRun, settings: Mapping[str, Any], workplace: Workplace, wa
     if seen < steps:
         take(run.go(steps - seen, watch, watch_evaluation, between))
     return record
+
+
+def _columns(figures: list[dict[str, float]]) -> dict[str, list[float]]:
+    """Figures of episodes by name."""
+    return {name: [found[name] for found in figures] for name in figures[0]}
 
 
 def _blocks(distances: list[float], warmup: int, steps: int) -> list[float | None]:
