@@ -260,6 +260,15 @@ def test_a_period_that_reaches_a_goal_pays_the_way_to_its_rim_and_one_though_the
     assert POINT.reward(still, None, still) == 0.0, "staying is not reaching again"
 
 
+def test_what_no_model_foresees_are_other_goals_and_their_flags() -> None:
+    before = observed(POINT, placed(POINT, robot=(0.0, 0.0), goal=(0.4, 0.0)))
+    still = observed(POINT, placed(POINT, robot=(0.15, 0.0), goal=(0.4, 0.0)))
+    gone = observed(POINT, placed(POINT, robot=(0.15, 0.0), goal=(-1.0, 0.5), reached=1.0))
+    later = observed(POINT, placed(POINT, robot=(0.1, 0.0), goal=(-1.0, 0.5)))
+    pairs = np.array([before, before, gone, later]), np.array([still, gone, later, later])
+    assert POINT.unforeseen(*pairs).tolist() == [False, True, True, False]
+
+
 @pytest.mark.parametrize(("distance", "cost"), [(0.0, 2.0), (0.15, 0.5), (0.2, 0.0), (0.5, 0.0)])
 def test_cost_grows_with_the_depth_in_a_hazard(distance: float, cost: float) -> None:
     hazards = {f"hazard_{number}": (1.3, 1.3) for number in range(1, 9)}

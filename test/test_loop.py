@@ -167,6 +167,25 @@ def test_the_fitted_model_knows_the_cart() -> None:
     assert metrics[-1].model["error_after_1"] < 0.02
 
 
+class TeleportedCart(CartTask):
+    """Somebody puts the cart elsewhere now and then."""
+
+    def unforeseen(self, obs: Any, next_obs: Any) -> Any:
+        return abs(next_obs[..., 0] - obs[..., 0]) > 10.0
+
+
+def test_the_model_is_not_fitted_to_what_nothing_foretells() -> None:
+    learner = make_learner(TeleportedCart(), changed(CONFIG, {"fit.every": 200, "fit.max_epochs": 20}), 2)
+    for transition in wander(CartTask(), 200):
+        if transition.step % 20 == 7:
+            transition = replace(transition, next_observation=transition.next_observation + 100.0)
+        assert learner.observe(transition)
+    found = learner.update().model
+    assert found["fitted"] + found["held_out"] == 190
+    assert found["mse"] < 10.0, "one of the ten would add 30 at least"
+    assert len(learner.buffer) == 200
+
+
 def test_the_same_transitions_give_the_same_weights_and_another_seed_others() -> None:
     assert bits(taught()[0]) == bits(taught()[0]) != bits(taught(seed=3)[0])
 

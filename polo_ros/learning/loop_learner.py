@@ -49,8 +49,8 @@ class LoopMetrics(SacMetrics):
 class LoopLearner(SacLearner):
     """A SacLearner that fits a dynamics ensemble as well.
 
-    The ensemble is fitted anew, from its last weights and on everything in the buffer, with the first update of every
-    `fit.every` control periods, from the first on: also before actor and critics learn.
+    The ensemble is fitted anew, from its last weights and on everything in the buffer but what was unforeseen, with the
+    first update of every `fit.every` control periods, from the first on: also before actor and critics learn.
 
     Args:
         task: What is learned.
@@ -124,6 +124,9 @@ class LoopLearner(SacLearner):
         self._fitted = period
         indexes = np.arange(len(self.buffer))
         taken = [self.buffer.take(name, indexes) for name in ("observation", "action", "reward", "next_observation")]
+        unforeseen = np.asarray(self._task.unforeseen(taken[0], taken[3]))
+        if unforeseen.any():
+            taken = [values[~unforeseen] for values in taken]
         try:
             self.report = fit(
                 self.ensemble, Transitions(*taken), self.fit_config, generator(self.seed, Stream.MODEL, self.fits)

@@ -161,6 +161,14 @@ class Task(abc.ABC):
         """
         return None
 
+    def unforeseen(self, obs: Any, next_obs: Any) -> Any:
+        """Whether `disturb` has changed what is seen between obs and next_obs (..., nobs), (...,) bool.
+
+        Models of the dynamics are not fitted to such transitions: rollouts foresee no disturbance either, and a few
+        large changes that nothing foretells would outweigh all others.
+        """
+        return obs[..., 0] != obs[..., 0]
+
     def success(self, observations: FloatArray) -> bool | None:
         """Whether a run with these observations (T, nobs) did the task; None: not defined."""
         return None

@@ -161,6 +161,11 @@ class Goal(Task):
         progress = before.clip(min=self.GOAL_RADIUS) - after.clip(min=self.GOAL_RADIUS)
         return progress + as_number(self._enters(before, after), next_obs)
 
+    def unforeseen(self, obs: Any, next_obs: Any) -> Any:
+        """Whether another goal has come, or its flag gone, between obs and next_obs (..., 27), (...,) bool."""
+        seen, later = self.observation_spec.view(obs), self.observation_spec.view(next_obs)
+        return (seen["reached"][..., 0] > 0.5) | (later["reached"][..., 0] > 0.5)
+
     def reached(self, obs: Any, next_obs: Any) -> Any:
         """Whether a goal was reached between obs and next_obs (..., 27), (...,) bool."""
         return self._enters(*self._to_goal(obs, next_obs))
