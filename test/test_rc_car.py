@@ -24,7 +24,7 @@ from polo_ros.drivers.mujoco import MujocoDriver, MujocoSettings
 from polo_ros.drivers.rc_car import RcCarDriver
 from polo_ros.replay.transition import Transition
 from polo_ros.seeding import Stream, generator
-from polo_ros.session.config import BridgeConfig
+from polo_ros.session.config import BridgeConfig, for_task
 from polo_ros.tasks.base import FloatArray
 from polo_ros.tasks.cartpole_swingup import CartpoleSwingup
 from polo_ros.tasks.rc_car import RcCar
@@ -410,7 +410,8 @@ def test_a_session_drives_the_car_as_a_run_in_one_process_does(tmp_path: Path) -
     whole_session(tmp_path / "run", 191, *arguments)
     found = transitions(tmp_path / "run")
     expected: list[Transition] = []
-    config = replace(SacAgentConfig(evaluation=EvaluationConfig(every=0, episodes=1, steps=2)), own)
+    config = SacAgentConfig(evaluation=EvaluationConfig(every=0, episodes=1, steps=2))
+    config = replace(for_task(config, "rc_car", agent="sac"), own)
     with make_run(TASK, config, seed=3) as run:
         run.go(40, expected.append)
     rows = [[(t.step, t.state.tobytes(), t.action.tobytes(), t.reward) for t in one] for one in (found, expected)]
