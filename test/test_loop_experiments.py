@@ -34,6 +34,21 @@ LEARNING = {
 }
 
 
+# Episodes of 100 periods, the third cut short, of a task with a cost.
+LIMITED = {
+    **loop_comparison.trial(
+        "safe_loop",
+        "rc_car",
+        3,
+        full=False,
+        steps=0,
+        every=0,
+        changes={"arc.horizon": 3, "constraint.limit": 0.0},
+    ).settings,
+    "steps": 250,
+}
+
+
 class Killed(RuntimeError):
     """Stands for the end of the process: nothing after it is done."""
 
@@ -110,6 +125,48 @@ def test_a_killed_learning_goes_on_to_the_same_bits(
     monkeypatch.setattr(OnlineRun, "restore", watched_restore)
     assert learned(tmp_path) == uninterrupted
     assert len(restored) == 1 and restored[0] > 0
+
+
+def test_a_learning_within_limits_keeps_costs_and_goes_on_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop_learning, "SAVED_EVERY", 10)
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    whole.mkdir()
+    halves.mkdir()
+    plans: list[bool] = []
+    planned = ComparedPlanner.plan
+
+    def watched(planner: ComparedPlanner, *arguments: Any) -> Any:
+        found = planned(planner, *arguments)
+        plans.append(found[1].infeasible)
+        return found
+
+    monkeypatch.setattr(ComparedPlanner, "plan", watched)
+    uninterrupted = learned(whole, LIMITED)
+    numbers = uninterrupted[0]
+    assert numbers["episode_lengths"] == [100, 100, 50]
+    figures = numbers["episode_figures"]
+    assert figures["infeasible"] == [sum(plans[:100]), sum(plans[100:200]), sum(plans[200:])]
+    assert sum(plans) > 0, "what random actions came to is outside"
+    # A control period outside costs 1: what was summed up on the way is what the task counts in the end.
+    assert figures["cost"] == figures["outside_periods"] and sum(figures["cost"]) > 0.0
+    evaluated = numbers["evaluation_figures"]
+    assert numbers["evaluated_at"] == [60, 120, 180, 240, 250]
+    assert evaluated["cost"] == evaluated["outside_periods"]
+    assert [len(costs) for costs in evaluated["cost"]] == [2] * 5
+
+    def progress(done: float, words: str) -> None:
+        if words.startswith("step 220 "):
+            raise Killed
+
+    with pytest.raises(Killed):
+        learn(LIMITED, Workplace(halves, {}, progress))
+    assert learned(halves, LIMITED) == uninterrupted
+
+
+def test_a_learning_without_limits_keeps_no_costs(uninterrupted: Any) -> None:
+    assert {"episode_lengths", "episode_figures", "evaluation_figures"}.isdisjoint(uninterrupted[0])
 
 
 def test_a_run_is_saved_only_between_two_episodes_and_only_if_it_learns(tmp_path: Path) -> None:
@@ -382,6 +439,61 @@ def test_the_light_preset_is_compared_over_the_same_control_periods(published: f
     assert claim.figures["light: area, standard error"] == [10.0, pytest.approx(3.0**-0.5)]
     layers = {trial.facts["label"]: trial.settings["config"]["ensemble.layers"] for trial in trials}
     assert layers == {"": 3, "published": 4}
+
+
+# Return and cost of an episode, late in training; those of before are worth nothing and cost a fortune.
+@pytest.mark.parametrize(
+    ("loop", "safe_loop", "safe_pets", "holds"),
+    [
+        ((20.0, 50.0), (16.0, 5.0), (15.9, 5.0), [True, True]),
+        ((20.0, 50.0), (15.9, 5.0), (16.0, 5.0), [False, False]),
+        ((20.0, 50.0), (25.0, 5.1), (10.0, 5.0), [False, False]),
+        ((20.0, 0.0), (20.0, 0.0), (10.0, 5.0), [True, True]),
+        # 80 % of a loss are no gain.
+        ((-20.0, 50.0), (-16.0, 0.0), (-17.0, 0.0), [False, True]),
+    ],
+)
+def test_limits_are_judged_by_what_they_save_and_what_they_take(
+    loop: tuple[float, float], safe_loop: tuple[float, float], safe_pets: tuple[float, float], holds: list[bool]
+) -> None:
+    safe = registry.get("loop.safe")
+    late = {"loop": loop, "safe_loop": safe_loop, "safe_pets": safe_pets, "pets": (0.0, 0.0)}
+
+    def numbers(trial: Trial) -> dict[str, Any]:
+        reward, cost = late[trial.facts["agent"]]
+        offset = trial.facts["seed"] - 1.0
+        name = "outside_periods" if trial.facts["task"] == "rc_car" else "cost_estimate"
+        return {
+            "episode_lengths": [100] * 10,
+            "episode_returns": [0.0] * 8 + [reward - 2.0, reward + offset + 2.0],
+            "episode_figures": {"infeasible": [0] * 9 + [50], "cost": [0.0] * 10, name: [1e3] * 8 + [cost] * 2},
+            "evaluations": [[0.0, 0.0], [7.0, 9.0]],
+            "evaluation_figures": {name: [[0.0, 0.0], [1.0, 3.0]]},
+        }
+
+    found = safe.claims(outcomes(safe.trials("full", 3), numbers))
+    assert [claim.holds for claim in found] == holds
+    figures = {**found[0].figures, **found[1].figures}
+    assert figures["point_goal: loop: return, standard error"] == [loop[0], pytest.approx(0.5 / 3.0**0.5)]
+    assert figures["rc_car: safe_pets: outside_periods, standard error"] == [safe_pets[1], 0.0]
+    assert figures["car_goal: loop: infeasible plans, share"] == pytest.approx(0.05)
+    assert figures["car_goal: loop: last evaluation, return and cost"] == [8.0, 2.0]
+
+
+def test_agents_with_limits_and_without_share_all_other_settings() -> None:
+    configs: dict[str, dict[str, dict[str, Any]]] = {}
+    for trial in registry.get("loop.safe").trials("full", 1):
+        configs.setdefault(trial.facts["task"], {})[trial.facts["agent"]] = trial.settings["config"]
+    for task, each in configs.items():
+        for bound, free in [("safe_loop", "loop"), *([("safe_pets", "pets")] if task == "rc_car" else [])]:
+            differ = {name for name, value in each[bound].items() if value != each[free][name]}
+            assert differ == {"constraint.active", *(["arc.executed"] if bound == "safe_loop" else [])}
+        assert each["loop"]["arc.horizon"] == each["loop"]["cem.horizon"] == 8
+        assert each["loop"]["arc.iterations"] == each["loop"]["cem.iterations"] == 4
+        assert each["loop"]["arc.edges"] == each["loop"]["cem.edges"] == "clip"
+    pairs = configs["rc_car"]
+    searches = {"lookahead.search", "lookahead.value", "arc.executed", "constraint.active"}
+    assert {n for n, value in pairs["safe_loop"].items() if value != pairs["pets"][n]} == searches
 
 
 def test_the_tradeoff_plans_with_what_loop_online_has_learned() -> None:

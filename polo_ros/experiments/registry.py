@@ -22,6 +22,7 @@ _PLACES = {
     "loop.actor_divergence": "loop_actor_divergence:ActorDivergence",
     "loop.tradeoff": "loop_tradeoff:Tradeoff",
     "loop.preset": "loop_preset:Preset",
+    "loop.safe": "loop_safe:Safe",
     "loop.offline": "loop_offline:Offline",
 }
 
