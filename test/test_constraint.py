@@ -363,3 +363,19 @@ def test_of_two_ways_the_safe_one_is_taken_within_a_limit_and_the_rich_one_witho
         states = MazeDynamics().rollout(np.zeros(3), found.actions[None]).observations[0, :, 0].astype(int)
         assert states[1] == first and PAYS[states[1:]].sum() == worth
         assert found.predicted_cost == 0.0
+
+
+def test_cem_takes_the_better_of_equally_dear_candidates() -> None:
+    """Costs of 0 and 1 are often equal, and say nothing of the way back within the limit."""
+
+    class Outside(CartTask):
+        def cost(self, obs: Any, action: Any, next_obs: Any) -> Any:
+            return 1.0 + 0.0 * next_obs[..., 0]
+
+    task = Outside()
+    objective = Objective(task)
+    objective.constraint = ConstraintConfig(active=True)
+    planner = Cem(task, LinearDynamics(), objective, CemConfig(rollouts=100, horizon=6, iterations=6))
+    found = planner.plan(np.array([0.0, 2.0, 0.0]), np.random.default_rng(0))
+    assert found.infeasible
+    assert (found.actions[:3] < -0.5).all(), "back to the middle"

@@ -85,7 +85,8 @@ class Cem(GaussianSearch):
             elites = min(config.elites, int(np.count_nonzero(np.isfinite(ranked))))
             if not elites:
                 continue  # every candidate diverged: what was found before is the best that is known
-            chosen = np.argsort(-ranked, kind="stable")[:elites]
+            # Beyond the limit ranks are costs: among equals, as where a cost is 0 or 1 a period, scores decide.
+            chosen = np.lexsort((-scores, -ranked))[:elites]
             best, mean = float(scores[chosen[0]]), float(scores[np.isfinite(scores)].mean())
             gaussian.move(drawn[chosen], np.full(elites, 1.0 / elites), config.keep, config.keep)
         gaussian.mean = choice.settle(gaussian.mean)
