@@ -139,8 +139,14 @@ def test_weights_are_those_of_reward_within_the_limit_or_of_cost_where_too_few_a
     for i in feasible if enough else valid:
         expected[i] = math.exp(kappa * (score[i] - max(score[feasible]))) if enough else 0.0
         if not enough:
-            expected[i] = math.exp(kappa_cost * (-cost[i] + min(cost[valid])))
+            # Equally dear ones share by reward what they would have got each.
+            same = [j for j in valid if cost[j] == cost[i]]
+            share = math.exp(kappa * (score[i] - max(score[same])))
+            share /= sum(math.exp(kappa * (score[j] - max(score[same]))) for j in same)
+            expected[i] = len(same) * share * math.exp(kappa_cost * (-cost[i] + min(cost[valid])))
     np.testing.assert_allclose(found.weights(kappa), expected / expected.sum(), rtol=1e-9, atol=1e-300)
+    among = feasible if enough else valid
+    assert found.top == min(among, key=lambda i: (0.0 if enough else cost[i], -score[i]))
 
 
 def test_without_a_constraint_scores_are_left_as_they_are() -> None:
@@ -365,7 +371,8 @@ def test_of_two_ways_the_safe_one_is_taken_within_a_limit_and_the_rich_one_witho
         assert found.predicted_cost == 0.0
 
 
-def test_cem_takes_the_better_of_equally_dear_candidates() -> None:
+@pytest.mark.parametrize("kind", ["arc", "cem"])
+def test_among_equally_dear_candidates_the_better_is_taken(kind: str) -> None:
     """Costs of 0 and 1 are often equal, and say nothing of the way back within the limit."""
 
     class Outside(CartTask):
@@ -375,7 +382,12 @@ def test_cem_takes_the_better_of_equally_dear_candidates() -> None:
     task = Outside()
     objective = Objective(task)
     objective.constraint = ConstraintConfig(active=True)
-    planner = Cem(task, LinearDynamics(), objective, CemConfig(rollouts=100, horizon=6, iterations=6))
+    planner: Arc | Cem
+    if kind == "arc":
+        config = ArcConfig(rollouts=100, horizon=6, iterations=6, kappa=30.0, executed="mean")
+        planner = Arc(task, LinearDynamics(), objective, config)
+    else:
+        planner = Cem(task, LinearDynamics(), objective, CemConfig(rollouts=100, horizon=6, iterations=6))
     found = planner.plan(np.array([0.0, 2.0, 0.0]), np.random.default_rng(0))
     assert found.infeasible
     assert (found.actions[:3] < -0.5).all(), "back to the middle"

@@ -121,7 +121,7 @@ class Arc(GaussianSearch):
             scores, spread, gate = result.score, result.spread, result.gate
             invalid += result.invalid
             ranking = choice.rank(drawn, result)
-            top = int(ranking.score.argmax())
+            top = ranking.top
             if ranking.score[top] == -math.inf:
                 continue  # every candidate diverged: what was found before is the best that is known
             candidates = drawn[: len(scores)]

@@ -50,7 +50,7 @@ class Choice:
         """Go on with the next plan, from `start`, as the dynamics ask for it."""
         self._start = start
         self._best: FloatArray | None = None
-        self._best_key = (False, -math.inf)  # within the limit: its score; beyond: its cost, turned
+        self._best_key = (False, -math.inf, -math.inf)  # beyond the limit its cost, turned, is first; its score
         self._best_cost = math.inf
         self._costs = np.empty(0)  # of the newest candidates
         self.active = self._objective.constraint.active
@@ -71,13 +71,14 @@ class Choice:
         found = rank(scores.score, scores.cost, self._objective.constraint)
         self.feasible, self.infeasible = found.feasible, found.infeasible
         self._stuck = found.infeasible
-        top = int(found.score.argmax())
+        top = found.top
         if found.score[top] == -math.inf:
             return found  # all diverged: nothing can be told of them
         self._costs = scores.cost
         cost = float(scores.cost[top])
         within = cost <= self._objective.constraint.limit
-        key = within, float(scores.score[top]) if within else -cost
+        score = float(scores.score[top])
+        key = within, score if within else -cost, score
         if key > self._best_key:
             self._best, self._best_key, self._best_cost = candidates[top].copy(), key, cost
         return found

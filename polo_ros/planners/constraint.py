@@ -96,11 +96,31 @@ class Ranking:
     kappa: float | None = None  # inverse temperature of these scores; None: the search's own
     feasible: float = 1.0  # 0 .. 1, share that keeps to the limit
     infeasible: bool = False  # too few do: scores are costs with their sign turned
+    reward: FloatArray | None = None  # (N,) then: what decides among equally dear candidates
+
+    @property
+    def top(self) -> int:
+        """The best candidate."""
+        best = np.flatnonzero(self.score == self.score.max())
+        return int(best[0] if self.reward is None else best[self.reward[best].argmax()])
 
     def weights(self, kappa: float) -> FloatArray:
-        """Weights (N,), exp(kappa (score - max score)), with a sum of 1; of at least one score above -inf."""
+        """Weights (N,), exp(kappa (score - max score)), with a sum of 1; of at least one score above -inf.
+
+        Equally dear candidates share their weights by reward: where a control period costs 0 or 1, costs are often
+        equal, and say nothing of the way back within the limit.
+        """
         scale = kappa if self.kappa is None else self.kappa
         weights = np.exp(scale * (self.score - self.score.max()))
+        if self.reward is not None:
+            usable = np.flatnonzero(weights > 0.0)
+            costs, group = np.unique(self.score[usable], return_inverse=True)
+            if len(costs) < len(usable):
+                highest = np.full(len(costs), -np.inf)
+                np.maximum.at(highest, group, self.reward[usable])
+                within = np.exp(kappa * (self.reward[usable] - highest[group]))
+                shared = np.bincount(group, weights[usable]) / np.bincount(group, within)
+                weights[usable] = shared[group] * within
         weights /= weights.sum()
         return np.asarray(weights)
 
@@ -121,4 +141,4 @@ def rank(score: FloatArray, cost: FloatArray | None, config: ConstraintConfig) -
     share = found / len(score)
     if found and found >= min(config.minimal, int(np.count_nonzero(valid))):
         return Ranking(np.where(within, score, -np.inf), None, share)
-    return Ranking(np.where(valid, -cost, -np.inf), config.kappa, share, True)
+    return Ranking(np.where(valid, -cost, -np.inf), config.kappa, share, True, score)

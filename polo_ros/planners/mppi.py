@@ -136,7 +136,7 @@ class Mppi:
             scores, spread, gate = result.score, result.spread, result.gate
             invalid += result.invalid
             ranking = choice.rank(candidates, result)
-            top = int(ranking.score.argmax())
+            top = ranking.top
             if ranking.score[top] == -math.inf:
                 continue  # every candidate diverged: the nominal sequence is the best that is known
             weights = ranking.weights(config.kappa)
