@@ -70,15 +70,12 @@ def _run(options: argparse.Namespace) -> int:
     agent = registry.get(options.agent)
     config = _agent_config(options.agent, options.task, options.config, options.set, {})
 
-    def say(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
-
     told = registry.RunOptions(
         steps=options.steps,
         seed=options.seed,
         threads=options.threads,
         learn=not options.no_learning,
-        say=None if options.json else say,
+        say=None if options.json else _say,
     )
     _print(agent.run(task, config, told), options.json)
     return 0
@@ -142,14 +139,10 @@ def _train(options: argparse.Namespace) -> int:
         nonlocal stopped
         stopped = True
 
-    def say(line: str) -> None:
-        if not options.json:
-            print(line, file=sys.stderr, flush=True)
-
     learner = OfflineLearner(tasks.make(data.task), data, options.algorithm, config, options.seed)
     before = [(number, signal.signal(number, stop)) for number in (signal.SIGINT, signal.SIGTERM)]
     try:
-        figures = train(learner, Path(options.out), Told(lambda: stopped, say))
+        figures = train(learner, Path(options.out), Told(lambda: stopped, _silent if options.json else _say))
     finally:
         for number, handler in before:
             signal.signal(number, handler)
@@ -186,20 +179,25 @@ def _evaluate(options: argparse.Namespace) -> int:
     # Sizes are the training's, and settings that say how to plan with them may depend on that.
     config = _agent_config(about["algorithm"], task.name, options.config, options.set, about["settings"])
 
-    def say(line: str) -> None:
-        if not options.json:
-            print(line, file=sys.stderr, flush=True)
-
     told = EvaluateOptions(
         planners=("none", "loop") if options.planner == "both" else (options.planner,),
         episodes=options.episodes,
         seed=options.seed,
         steps=options.steps,
         threads=options.threads,
-        say=say,
+        say=_silent if options.json else _say,
     )
     _print(evaluate(options.policy, task, config, told), options.json)
     return 0
+
+
+def _say(line: str) -> None:
+    """A word of progress, beside what is printed."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def _silent(line: str) -> None:
+    """No word of progress: JSON is all that is wanted."""
 
 
 def _changes(changes: Sequence[str]) -> dict[str, Any]:
