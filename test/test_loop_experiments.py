@@ -84,6 +84,7 @@ def test_a_learning_keeps_what_its_figures_need(uninterrupted: Any) -> None:
     # 15 parts of 8 periods each, of which the first 5 are warm-up.
     assert numbers["distance_blocks"][:5] == [None] * 5
     np.testing.assert_allclose(numbers["distance_blocks"][5:], distances.reshape(10, 8).mean(axis=1))
+    assert len(numbers["evaluation_distances"]) == 2 and min(numbers["evaluation_distances"]) > 0.0
 
 
 @pytest.mark.parametrize(
@@ -134,17 +135,17 @@ def test_a_learning_within_limits_keeps_costs_and_goes_on_to_the_same_bits(
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     whole.mkdir()
     halves.mkdir()
-    plans: list[bool] = []
+    infeasible: dict[ComparedPlanner, list[bool]] = {}  # of each planner; the one that explores is the first
     planned = ComparedPlanner.plan
 
     def watched(planner: ComparedPlanner, *arguments: Any) -> Any:
         found = planned(planner, *arguments)
-        plans.append(found[1].infeasible)
+        infeasible.setdefault(planner, []).append(found[1].infeasible)
         return found
 
     monkeypatch.setattr(ComparedPlanner, "plan", watched)
     uninterrupted = learned(whole, LIMITED)
-    numbers = uninterrupted[0]
+    numbers, plans = uninterrupted[0], next(iter(infeasible.values()))
     assert numbers["episode_lengths"] == [100, 100, 50]
     figures = numbers["episode_figures"]
     assert figures["infeasible"] == [sum(plans[:100]), sum(plans[100:200]), sum(plans[200:])]
@@ -223,6 +224,12 @@ def test_distances_are_between_the_actors_action_and_the_first_that_is_planned()
         assert planner.distances == [pytest.approx(abs(apart[0]), rel=1e-4)]
         planner.plan(observation, 4, 4, 99)
         assert len(planner.distances) == 1, "plans of the warm-up are random"
+        tried = run.tried
+        assert isinstance(tried, ComparedPlanner)
+        del tried.distances[:]
+        plan, _ = tried.plan(observation, 4, 4, 99)
+        apart = (plan.actions[0] - tried.actor(observation)) / 3.0
+        assert tried.distances == [pytest.approx(abs(apart[0]), rel=1e-4)], "it never plays random actions"
 
 
 def test_settings_are_those_of_the_task_and_of_loop() -> None:
@@ -376,13 +383,13 @@ def test_one_better_baseline_is_enough_to_be_beaten() -> None:
     assert [claim.holds for claim in online.claims(outcomes(online.trials("full", 1), numbers))] == [True, False]
 
 
-@pytest.mark.parametrize(("distance", "area", "holds"), [(0.49, 11.0, [True, True]), (0.5, 10.0, [False, False])])
+@pytest.mark.parametrize(("distance", "area", "holds"), [(0.49, 11.0, [True] * 3), (0.5, 10.0, [False] * 3)])
 def test_arc_must_halve_the_distance(distance: float, area: float, holds: list[bool]) -> None:
     divergence = registry.get("loop.actor_divergence")
 
     def numbers(trial: Trial) -> dict[str, Any]:
         far, high = (distance, area) if trial.facts["agent"] == "loop" else (1.0, 10.0)
-        return {"distance": far, "evaluated_at": [1], "evaluations": [[high]]}
+        return {"distance": far, "evaluation_distances": [far], "evaluated_at": [1], "evaluations": [[high]]}
 
     assert [c.holds for c in divergence.claims(outcomes(divergence.trials("full", 2), numbers))] == holds
 

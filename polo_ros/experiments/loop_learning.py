@@ -45,14 +45,17 @@ def snapshot(folder: Path, steps: int) -> Path:
 class ComparedPlanner(loop.LoopPlanner):
     """A LoopPlanner that notes how far its plans are from what its actor would do.
 
+    Args:
+        task, config, seed, exploring: As of LoopPlanner.
+
     Attributes:
         distances: L2 distance between the actor's action without noise and a plan's first one, both in -1 .. 1, of
-            every plan from the end of the warm-up on (Sikchi et al. 2021, figure 4).
+            every plan (Sikchi et al. 2021, figure 4); of one that explores from the end of the warm-up on.
     """
 
-    def __init__(self, task: Task, config: LoopConfig, seed: int) -> None:
-        super().__init__(task, config, seed, threads=1)
-        self._warmup = config.sac.warmup
+    def __init__(self, task: Task, config: LoopConfig, seed: int, exploring: bool = True) -> None:
+        super().__init__(task, config, seed, exploring, threads=1)
+        self._compared_from = config.sac.warmup if exploring else 0
         self.distances: list[float] = []
         self._units = ActionRange(task)
 
@@ -61,7 +64,7 @@ class ComparedPlanner(loop.LoopPlanner):
     ) -> tuple[TimedPlan, PlanResult]:
         """As LoopPlanner."""
         plan, result = super().plan(start, state_step, first_step, episode, deadline)
-        if state_step >= self._warmup:
+        if state_step >= self._compared_from:
             apart = self._units.normalise(plan.actions[0]) - self._units.normalise(self.actor(start))
             self.distances.append(float(np.linalg.norm(apart)))
         return plan, result
@@ -77,6 +80,7 @@ class Record:
     fits: list[tuple[int, dict[str, float]]] = field(default_factory=list)  # of the model, and how they went
     messages: list[tuple[int, str]] = field(default_factory=list)  # of updates after the warm-up
     distances: list[float] = field(default_factory=list)  # see ComparedPlanner
+    evaluation_distances: list[tuple[int, float]] = field(default_factory=list)  # the same, means of evaluations
     # Of tasks with a cost. Of each episode: its cost as plans count it, how many plans were infeasible, Task.measures.
     figures: list[dict[str, float]] = field(default_factory=list)
     evaluation_figures: list[tuple[int, list[dict[str, float]]]] = field(default_factory=list)  # the same, no plans
@@ -91,6 +95,7 @@ class Record:
             [entry for entry in self.fits if entry[0] <= steps],
             [entry for entry in self.messages if entry[0] <= steps],
             self.distances[: max(0, steps - warmup)],
+            [entry for entry in self.evaluation_distances if entry[0] <= steps],
             self.figures[:episodes],
             [entry for entry in self.evaluation_figures if entry[0] <= steps],
         )
@@ -99,7 +104,8 @@ class Record:
 def learn(settings: Mapping[str, Any], workplace: Workplace) -> dict[str, Any]:
     """Act and learn, tried from time to time without exploring; goes on where it was stopped, to the same bits.
 
-    Arrays are `distances` and, of each fit of the model, `fitted_at` and its figures. Of tasks with a cost there are
+    `evaluation_distances` are means of each evaluation; `distance` is of what was played while learning. Arrays are
+    `distances` and, of each fit of the model, `fitted_at` and its figures. Of tasks with a cost there are
     `episode_lengths` in control periods, and `episode_figures` and `evaluation_figures` by name; see Record.
     """
     task = tasks.make(settings["task"])
@@ -127,17 +133,18 @@ def learn(settings: Mapping[str, Any], workplace: Workplace) -> dict[str, Any]:
         "messages": [f"{step}: {text}" for step, text in record.messages],
         "distance": float(np.mean(record.distances)) if record.distances else None,
         "distance_blocks": _blocks(record.distances, config.sac.warmup, settings["steps"]),
+        "evaluation_distances": [apart for _, apart in record.evaluation_distances],
         **limited,
     }
 
 
 def make_run(task: Task, config: Any, seed: int) -> OnlineRun:
-    """The agent with its robot and learner; the planner of one with an actor is a ComparedPlanner."""
+    """The agent with its robot and learner; the planners of one with an actor that it departs from are compared."""
     if isinstance(config, sac.SacAgentConfig):
         return sac.make_run(task, config, seed=seed)
     if not config.lookahead.value:
         return loop.make_run(task, config, seed=seed, threads=1)
-    planners = ComparedPlanner(task, config, seed), loop.LoopPlanner(task, config, seed, exploring=False, threads=1)
+    planners = ComparedPlanner(task, config, seed), ComparedPlanner(task, config, seed, exploring=False)
     return OnlineRun(task, config.evaluation, planners, loop.make_learner(task, config, seed), seed)
 
 
@@ -187,6 +194,9 @@ def follow(run: OnlineRun, settings: Mapping[str, Any], workplace: Workplace, wa
 
     def watch_evaluation(found: Evaluation) -> None:
         record.evaluations.append((found.step, list(found.returns)))
+        if isinstance(run.tried, ComparedPlanner):
+            record.evaluation_distances.append((found.step, float(np.mean(run.tried.distances))))
+            run.tried.distances.clear()
         if limited:
             each = zip(found.costs, found.measures, strict=True)
             record.evaluation_figures.append((found.step, [{"cost": cost, **measures} for cost, measures in each]))
