@@ -244,7 +244,7 @@ def _add_permissions(commands: Any) -> None:
     parser = commands.add_parser("permissions", help="write what each node may do, for SROS 2; see docs/security.md")
     parser.add_argument("--namespace", default="", metavar="NS", help="of the session's nodes (default: none)")
     parser.add_argument("--robots", nargs="*", default=(), metavar="NAME", help="of a fleet (default: one robot)")
-    parser.add_argument("--driver", default="mujoco", help="of the robot (default: mujoco)")
+    parser.add_argument("--driver", default=drivers.SIMULATION, help=f"of the robot (default: {drivers.SIMULATION})")
     parser.add_argument("--config", default="", metavar="FILE", help="ROS parameter file with the driver's settings")
     parser.add_argument(
         "--format",
@@ -265,11 +265,12 @@ def _permissions(options: argparse.Namespace) -> int:
     from polo_ros.nodes import permissions
     from polo_ros.nodes.interfaces import interface_tables
 
-    settings = drivers.settings(options.driver)
-    own = f"{options.driver}."
-    given = read_parameters(Path(options.config)) if options.config else {}
-    settings = replace(settings, {name: value for name, value in given.items() if name.startswith(own)})
-    own_settings = getattr(settings, options.driver)
+    own_settings = None
+    if options.driver != drivers.SIMULATION:
+        own = f"{options.driver}."
+        given = read_parameters(Path(options.config)) if options.config else {}
+        known = {name: value for name, value in given.items() if name.startswith(own)}
+        own_settings = getattr(replace(drivers.settings(options.driver), known), options.driver)
     enclaves = permissions.enclaves(options.namespace, options.robots, options.driver, own_settings)
     if options.format == "policy":
         text = permissions.policy(enclaves)

@@ -11,7 +11,7 @@ import pytest
 
 from polo_ros.config import flatten
 from polo_ros.launcher import launch_file
-from polo_ros.session.config import BridgeConfig, PlannerConfig, SessionConfig
+from polo_ros.session.config import AGENTS, OFFLINE_AGENTS, BridgeConfig, PlannerConfig, SessionConfig
 
 FILES = Path(__file__).resolve().parents[1] / "launch"
 NODES = ["bridge", "planner", "learner", "recorder", "monitor"]
@@ -114,6 +114,16 @@ def test_learner_and_recorder_can_be_left_out_and_the_others_know(prefix: Path) 
     found = nodes(prefix, "sim", learner="false", recorder="false")
     assert list(found) == ["bridge", "planner", "monitor"]
     assert all(parameters(node)["learner"] is parameters(node)["recorder"] is False for node in found.values())
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_agents_that_learn_from_data_alone_have_no_learner_unless_one_is_asked_for(prefix: Path, agent: str) -> None:
+    offline = agent in OFFLINE_AGENTS
+    for name in ("sim", "fleet"):
+        found = nodes(prefix, name, agent=agent)
+        assert ("learner" in found) is not offline
+        assert all(parameters(node)["learner"] is not offline for node in found.values())
+        assert "learner" in nodes(prefix, name, agent=agent, learner="true")
 
 
 def test_a_namespace_holds_all_nodes(prefix: Path) -> None:

@@ -44,8 +44,8 @@ def returns_of(found: list) -> list[float]:
 def test_a_bag_of_random_actions_becomes_a_policy_that_lookahead_improves(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lockstep = (f"task:={TASK}", "clock:=lockstep", "learner:=false", f"seed:={SEED}")
-    whole_session(tmp_path / "random", DOMAIN, *lockstep, "agent:=sac", "duration:=32")
+    lockstep = (f"task:={TASK}", "clock:=lockstep", f"seed:={SEED}")
+    whole_session(tmp_path / "random", DOMAIN, *lockstep, "agent:=sac", "learner:=false", "duration:=32")
     data, trained = tmp_path / "data", tmp_path / "trained"
     assert main(command("dataset", "runs/random", **{"runs/random": tmp_path / "random", "data": data})) == 0
     made = command("train", "--updates", "200", data=data, trained=trained)

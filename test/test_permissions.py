@@ -135,7 +135,11 @@ def launched(folder: Path, file: str, **given: str) -> dict[str, tuple[tuple[str
     ("file", "given", "options"),
     [
         ("sim", {"shadow": "true"}, ()),
-        ("sim", {"shadow": "true", "namespace": "arm", "enclaves": "/arm"}, ("--namespace", "arm")),
+        (
+            "sim",
+            {"shadow": "true", "namespace": "arm", "enclaves": "/arm"},
+            ("--namespace", "arm", "--driver", "simulation"),
+        ),
         ("fleet", {"robots": "2"}, ("--robots", "robot_1", "robot_2")),
     ],
 )

@@ -15,6 +15,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 from xml.etree import ElementTree
 
+from polo_ros import drivers
 from polo_ros.nodes.interfaces import NODES, OF_ROBOT, OPERATOR, SERVICES, TOPICS, Extra, Topic, of_driver, resolve
 
 POLICY_VERSION = "0.2.0"
@@ -54,14 +55,14 @@ class Enclave:
 
 
 def enclaves(
-    namespace: str = "", robots: Sequence[str] = (), driver: str = "mujoco", settings: Any = None
+    namespace: str = "", robots: Sequence[str] = (), driver: str = drivers.SIMULATION, settings: Any = None
 ) -> tuple[Enclave, ...]:
     """One enclave for each node of a session, and one for who operates it.
 
     Args:
         namespace: Of the session's nodes; empty: none.
         robots: Of a fleet, the namespaces of its robots below that one; empty: it is one robot.
-        driver: Of the robots.
+        driver: Of the robots, as a session's parameter names it.
         settings: The driver's own, where it has nodes of its own.
 
     Raises:
