@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import bag_samples as samples
@@ -101,6 +102,7 @@ def _run(folder: Path, task: Task, transitions: list[dict[str, Any]], wall_dt: f
                 deadline_ms=18.0,
                 deadlines_missed=row // 5,
                 weights_swapped=row // 4,
+                infeasible_plans=3 * row,
                 weights_version=row // 4,
                 value_gate=0.5,
             )
@@ -170,6 +172,46 @@ def test_returns_are_per_episode_and_success_is_of_the_last_that_ended(
     facts = summarise(tmp_path)
     assert facts["episode_returns"] == [3.0, 4.0]
     assert facts["success"] is True
+
+
+class Sliding(Joint):
+    """Costs what it is away from 0."""
+
+    def cost(self, obs: Any, action: Any, next_obs: Any) -> Any:
+        return abs(next_obs[..., 0])
+
+
+def test_costs_are_per_episode_where_the_task_has_them_and_infeasible_plans_are_counted(
+    tmp_path: Path, joint: Joint, no_video: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    low, high = np.array([-0.5, 1.0]), np.array([2.0, 1.0])
+    steps = [
+        {"episode": 0, "next_observation": low},
+        {"episode": 0, "next_observation": high, "truncated": True},
+        {"episode": 1, "next_observation": low},
+    ]
+    _run(tmp_path, joint, steps)
+    facts = summarise(tmp_path)
+    assert facts["episode_costs"] is None and "cost per episode" not in format_table(facts)
+    monkeypatch.setattr("polo_ros.tasks.make", lambda name: Sliding())
+    facts = summarise(tmp_path)
+    assert facts["episode_costs"] == [2.5, 0.5] and facts["infeasible_plans"] == 6
+    assert {line.strip() for line in format_table(facts).splitlines()} >= {
+        "cost per episode      2.50, 0.50",
+        "infeasible plans      6",
+    }
+    other = tmp_path / "other"
+    other.mkdir()
+    _run(other, joint, [{"observation": np.zeros(1), "next_observation": np.zeros(0)}])
+    assert summarise(other)["episode_costs"] == [None]
+
+
+def test_the_status_of_a_planner_that_knew_no_limit_is_read(tmp_path: Path, joint: Joint, no_video: None) -> None:
+    series = module._Series(("plan_ms", "infeasible_plans"))
+    series.add(SimpleNamespace(log_time_ns=1), SimpleNamespace(plan_ms=3.0))  # type: ignore[arg-type]
+    assert series.last("plan_ms") == 3.0 and series.total("infeasible_plans") == 0
+    with pytest.raises(AttributeError):
+        series.add(SimpleNamespace(log_time_ns=1), SimpleNamespace())  # type: ignore[arg-type]
 
 
 def test_counters_of_a_restarted_planner_add_up() -> None:

@@ -13,7 +13,6 @@ from polo_ros import drivers
 from polo_ros.agents.base import AgentLearner, AgentPlanner, Update
 from polo_ros.config import Config, option
 from polo_ros.planners.base import PlanResult
-from polo_ros.planners.constraint import has_cost
 from polo_ros.replay.transition import Transition
 from polo_ros.session.config import BridgeConfig
 from polo_ros.session.loop import RobotLoop, Sample
@@ -78,14 +77,14 @@ class OnlineResult:
             "plan_ms_p50": float(np.percentile(self.plan_ms, 50)),
             "plan_ms_p99": float(np.percentile(self.plan_ms, 99)),
             "episode_returns": list(self.episode_returns.values()),
-            "episode_costs": list(self.episode_costs.values()) if has_cost(task) else None,
+            "episode_costs": list(self.episode_costs.values()) if task.has_cost else None,
             "infeasible_plans": self.infeasible_plans,
             "evaluations": [
                 {
                     "step": found.step,
                     "mean_return": found.mean,
                     "returns": list(found.returns),
-                    **({"costs": list(found.costs)} if has_cost(task) else {}),
+                    **({"costs": list(found.costs)} if task.has_cost else {}),
                 }
                 for found in self.evaluations
             ],

@@ -17,7 +17,6 @@ from polo_ros.dynamics.coarse import for_planning
 from polo_ros.dynamics.mujoco import MujocoDynamics
 from polo_ros.learning.polo_learner import LearnerMetrics, PoloLearner
 from polo_ros.planners.base import PlanResult
-from polo_ros.planners.constraint import has_cost
 from polo_ros.replay.transition import Transition
 from polo_ros.session.config import BridgeConfig
 from polo_ros.session.loop import RobotLoop, Sample
@@ -46,7 +45,7 @@ class RunResult:
         costs: dict[int, float] = {}
         for t in self.transitions:
             costs[t.episode] = costs.get(t.episode, 0.0) + float(task.cost(t.observation, t.action, t.next_observation))
-        return list(costs.values()) if has_cost(task) else None
+        return list(costs.values()) if task.has_cost else None
 
     def _observations(self) -> FloatArray:
         """Observations (T, nobs) of the last episode that ended, or of the one that runs if none has."""

@@ -24,7 +24,6 @@ from polo_ros.config import replace
 from polo_ros.experiments.base import Workplace, save_arrays
 from polo_ros.learning.actor_critic import ActionRange
 from polo_ros.planners.base import PlanResult
-from polo_ros.planners.constraint import has_cost
 from polo_ros.replay.transition import Transition
 from polo_ros.safety.timeline import TimedPlan
 from polo_ros.tasks.base import FloatArray, Task
@@ -113,7 +112,7 @@ def learn(settings: Mapping[str, Any], workplace: Workplace) -> dict[str, Any]:
     with make_run(task, config, settings["seed"]) as run:
         record = follow(run, settings, workplace, config.sac.warmup, SAVED_EVERY)
     limited: dict[str, Any] = {}
-    if has_cost(task):
+    if task.has_cost:
         limited["episode_lengths"] = record.lengths
         limited["episode_figures"] = _columns(record.figures)
         evaluated = [_columns(figures) for _, figures in record.evaluation_figures]
@@ -173,7 +172,7 @@ def follow(run: OnlineRun, settings: Mapping[str, Any], workplace: Workplace, wa
     record.distances = distances
     saved = seen
     learned = 0  # updates that the record has
-    limited = has_cost(run.task)
+    limited = run.task.has_cost
     episode: list[Transition] = []  # the one under way, of tasks with a cost
     infeasible = 0  # plans of the episodes before
 

@@ -22,7 +22,6 @@ from polo_ros.nodes import convert
 from polo_ros.nodes.base import FRESH, LATCHED, LATEST, PoloNode, spin
 from polo_ros.nodes.known import OTHERS
 from polo_ros.planners.base import PlanResult
-from polo_ros.planners.constraint import has_cost
 from polo_ros.safety.timeline import PlanTimeline, TimedPlan
 from polo_ros.session.config import OFFLINE_AGENTS, PlannerConfig
 from polo_ros.session.health import Alert, Window, judge
@@ -314,7 +313,7 @@ class Planner(PoloNode):
             text = f"{len(self._beyond)} plans had too few ways to keep to constraint.limit, {_cost(max(self._beyond))}"
             found.append(Alert(text))
             self._beyond = []
-        if self._last is not None and self._last.constraint_active and not has_cost(self.task):
+        if self._last is not None and self._last.constraint_active and not self.task.has_cost:
             found.append(Alert(f"constraint.active limits nothing: task '{self.task.name}' has no cost"))
         return found
 

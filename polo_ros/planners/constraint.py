@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from polo_ros.config import Config, option
-from polo_ros.tasks.base import FloatArray, Task
+from polo_ros.tasks.base import FloatArray
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,6 @@ class ConstraintConfig(Config):
         high=1.0,
         live=True,
     )
-
-
-def has_cost(task: Task) -> bool:
-    """Whether a task says what anything costs: a limit is one on nothing otherwise."""
-    return type(task).cost is not Task.cost
 
 
 def worst_cost(costs: npt.NDArray[np.floating[Any]], config: ConstraintConfig, discount: float) -> FloatArray:

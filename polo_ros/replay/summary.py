@@ -41,12 +41,14 @@ class _Thinned:
 
 
 class _Robot:
-    """What the transitions tell."""
+    """What the transitions tell, those of a task's robot also what they cost."""
 
-    def __init__(self) -> None:
+    def __init__(self, task: Task | None) -> None:
+        self._task = task if task is not None and task.has_cost else None
         self.log_ns = array("q")
         self.time = array("d")
         self.reward = array("d")
+        self.cost = array("d")  # of a task that has one; nan: the task does not know such transitions
         self.episode = array("q")
         self.safe_stop = array("d")
         self.states = _Thinned(1000)
@@ -66,6 +68,8 @@ class _Robot:
         self.log_ns.append(min(record.log_time_ns, 2**63 - 1))
         self.time.append(transition.state[0])
         self.reward.append(transition.reward)
+        if self._task is not None:
+            self.cost.append(_cost(self._task, transition))
         self.episode.append(transition.episode)
         self.safe_stop.append(float(transition.safe_stop))
         self.states.add(transition.state)
@@ -95,10 +99,21 @@ class _Robot:
 
     def returns(self) -> list[float]:
         """The return of each episode, in order."""
+        return self._totals(self.reward)
+
+    def costs(self) -> list[float]:
+        """The cost of each episode, in order, of a task that has one."""
+        return self._totals(self.cost)
+
+    def _totals(self, values: array[float]) -> list[float]:
         totals: dict[int, float] = {}
-        for episode, reward in zip(self.episode, self.reward, strict=True):
-            totals[episode] = totals.get(episode, 0.0) + reward
+        for episode, value in zip(self.episode, values, strict=True):
+            totals[episode] = totals.get(episode, 0.0) + value
         return list(totals.values())
+
+
+# Counters that bags of planners which knew no such thing lack.
+LATER = ("infeasible_plans",)
 
 
 class _Series:
@@ -109,7 +124,8 @@ class _Series:
         self.columns = {name: array("d") for name in names}
 
     def add(self, record: Record, message: Any) -> None:
-        values = [float(getattr(message, name)) for name in self.columns]
+        older = {name: 0 for name in LATER if not hasattr(message, name)}
+        values = [float(older[name] if name in older else getattr(message, name)) for name in self.columns]
         self.log_ns.append(min(record.log_time_ns, 2**63 - 1))
         for column, value in zip(self.columns.values(), values, strict=True):
             column.append(value)
@@ -131,6 +147,13 @@ class _Series:
         return int(total + before)
 
 
+def _cost(task: Task, transition: Transition) -> float:
+    try:
+        return float(task.cost(transition.observation, transition.action, transition.next_observation))
+    except (IndexError, ValueError):  # of another size
+        return math.nan
+
+
 def _percentile(values: FloatArray, share: float) -> float | None:
     finite = values[np.isfinite(values)]
     return float(np.percentile(finite, share)) if len(finite) else None
@@ -146,17 +169,18 @@ class _Contents:
     Args:
         reader: The bag.
         robots: Topics of the robots' transitions, by robot.
+        task: Of the session; None: it is not known here.
 
     Raises:
         BagError: A status is of another kind than its name says.
     """
 
-    def __init__(self, reader: BagReader, robots: Mapping[str, str]) -> None:
-        self.robots = {name: _Robot() for name in robots}
+    def __init__(self, reader: BagReader, robots: Mapping[str, str], task: Task | None) -> None:
+        self.robots = {name: _Robot(task) for name in robots}
         self.planners = {
             name: _Series(
                 ("plan_ms", "latency_ms", "deadline_ms", "deadlines_missed")
-                + ("value_gate", "weights_version", "weights_swapped")
+                + ("value_gate", "weights_version", "weights_swapped", "infeasible_plans")
             )
             for name in robots
         }
@@ -210,9 +234,10 @@ def summarise(run_dir: Path | str, make_video: bool = True, robot: str = "") -> 
     session = _session(run_dir, reader, notes)
     robots = {robot.strip("/"): reader.topic_of(robot)} if robot else reader.robots()
     several = len(robots) > 1
-    contents = _Contents(reader, robots or {"": "/transition"})
+    task = _task(session, notes)
+    contents = _Contents(reader, robots or {"": "/transition"}, task)
     model_hashes = list(dict.fromkeys(name for check in contents.checked.values() for name in check.model_hashes))
-    task = _task(session, model_hashes, notes)
+    task = _of_this_model(task, model_hashes, notes)
     of_robots = {name: _of_robot(contents, name, session, task, notes) for name in contents.robots}
     learner = contents.learner
     facts: dict[str, Any] = {
@@ -273,6 +298,8 @@ def _of_robot(
         "deadlines_missed": planner.total("deadlines_missed"),
         "value_gate_mean": _number(float(planner["value_gate"].mean())) if len(planner["value_gate"]) else None,
         "episode_returns": [_number(value) for value in robot.returns()],
+        "episode_costs": None if task is None or not task.has_cost else [_number(value) for value in robot.costs()],
+        "infeasible_plans": planner.total("infeasible_plans"),
         **_judged(task, robot, notes),
         "weights_swapped": planner.total("weights_swapped"),
         "weights_version": int(max([robot.weights_version, *planner.columns["weights_version"]])),
@@ -296,16 +323,20 @@ def _session(run_dir: Path, reader: BagReader, notes: list[str]) -> SessionInfo:
     return SessionInfo.from_mapping({})
 
 
-def _task(session: SessionInfo, model_hashes: Sequence[str], notes: list[str]) -> Task | None:
+def _task(session: SessionInfo, notes: list[str]) -> Task | None:
     try:
-        task = tasks.make(session.task)
+        return tasks.make(session.task)
     except ValueError as error:
         notes.append(str(error))
         return None
-    if any(found != task.model_hash for found in model_hashes):
+
+
+def _of_this_model(task: Task | None, model_hashes: Sequence[str], notes: list[str]) -> Task | None:
+    """The task, unless its model is another one here."""
+    if task is not None and any(found != task.model_hash for found in model_hashes):
         notes.append(
             f"the model of task '{task.name}' is {task.model_hash} here, and was {', '.join(model_hashes)}: "
-            "success is not judged"
+            "neither success nor cost is judged"
         )
         return None
     return task
@@ -418,10 +449,7 @@ def format_table(facts: dict[str, Any]) -> str:
 
 def _rows(facts: Mapping[str, Any], value_loss: tuple[str, str]) -> list[tuple[str, str]]:
     """What a table says of one robot."""
-    returns = [_shown(value, ".2f") for value in facts["episode_returns"]]
-    shown = ", ".join(returns[-6:]) or "-"
-    if len(returns) > 6:
-        shown = f"... {shown} ({len(returns)} episodes)"
+    limited = facts["episode_costs"] is not None
     return [
         ("success", _SUCCESS[facts["success"]]),
         *((name.replace("_", " "), _shown(value, ".4g")) for name, value in facts["measures"].items()),
@@ -432,11 +460,19 @@ def _rows(facts: Mapping[str, Any], value_loss: tuple[str, str]) -> list[tuple[s
         ("plan time p50 / p99", _pair(facts, "plan_ms")),
         ("latency p50 / p99", _pair(facts, "latency_ms")),
         ("plans past deadline", f"{facts['deadlines_missed']} (deadline {_shown(facts['deadline_ms'], '.1f', ' ms')})"),
-        ("return per episode", shown),
+        ("return per episode", _last(facts["episode_returns"])),
+        *([("cost per episode", _last(facts["episode_costs"]))] if limited else []),
+        *([("infeasible plans", str(facts["infeasible_plans"]))] if limited else []),
         value_loss,
         ("weights", f"version {facts['weights_version']}, swapped {facts['weights_swapped']} times"),
         ("learned value used", _shown(facts["value_gate_mean"], ".0%", ", mean gate")),
     ]
+
+
+def _last(episodes: Sequence[float | None]) -> str:
+    """The last few of what episodes came to."""
+    shown = ", ".join(_shown(value, ".2f") for value in episodes[-6:]) or "-"
+    return f"... {shown} ({len(episodes)} episodes)" if len(episodes) > 6 else shown
 
 
 def _of_robots(robots: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -145,6 +145,11 @@ class Task(abc.ABC):
         """Constraint cost (...,) >= 0; a task without constraints costs nothing."""
         return 0.0 * obs[..., 0]
 
+    @property
+    def has_cost(self) -> bool:
+        """Whether `cost` says what anything costs: a limit is one on nothing otherwise."""
+        return type(self).cost is not Task.cost
+
     def terminated(self, obs: Any) -> Any:
         """Whether obs (..., nobs) is terminal, (...,) bool; by default never."""
         return obs[..., 0] != obs[..., 0]
