@@ -390,19 +390,37 @@ def test_another_robots_messages_cost_no_other_row(tmp_path: Path) -> None:
     assert (dataset.trajectories, facts["left_out"]) == (1, {"models": 1})
 
 
+def with_stray(path: Path, found: list[Transition], place: int) -> Path:
+    """A bag in which a row with a step far ahead stands before `found[place]`."""
+    stray = replace(session(1, steps=2)[1], step=1 << 50)
+    topics = [samples.topic("/transition", samples.TRANSITION)]
+    with BagWriter(path, topics, 0.0, SESSION_FACTS, flush_s=0.0) as writer:
+        for t in [*found[:place], stray, *found[place:]]:
+            writer.write("/transition", message(t), samples.START + t.step % (1 << 40), 0)
+    return path
+
+
 @pytest.mark.parametrize("place", [0, 10, 20])
 def test_a_stray_step_far_ahead_costs_no_other_row(tmp_path: Path, place: int) -> None:
     found = session(steps=20)
-    stray = replace(session(1, steps=2)[1], step=1 << 50)
-    topics = [samples.topic("/transition", samples.TRANSITION)]
-    with BagWriter(tmp_path / "bag", topics, 0.0, SESSION_FACTS, flush_s=0.0) as writer:
-        for t in [*found[:place], stray, *found[place:]]:
-            writer.write("/transition", message(t), samples.START + t.step % (1 << 40), 0)
-    facts = from_bags([tmp_path / "bag"], tmp_path / "data")
+    facts = from_bags([with_stray(tmp_path / "bag", found, place)], tmp_path / "data")
     assert facts["rows"] - facts["left_out"].get("order", 0) == (21 if place == 20 else 19)
     dataset = Dataset.open(tmp_path / "data")
     rows = {tuple(row) for row in dataset.observation}
     assert all(tuple(t.observation.astype(np.float32)) in rows for t in found)
+
+
+@pytest.mark.parametrize("block", [1, 4])
+def test_a_stray_step_is_told_wherever_it_stands_in_a_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr(transition_blocks, "BLOCK", block)
+    found = session(steps=10)
+    for place in range(10):
+        bag = with_stray(tmp_path / f"bag{place}", found, place)
+        facts = from_bags([bag], tmp_path / f"data{place}")
+        assert_rows(Dataset.open(tmp_path / f"data{place}"), found)
+        assert (facts["trajectories"], facts["left_out"]) == (1, {"order": 1}), place
 
 
 # ---- bags that give nothing -------------------------------------------------------------------

@@ -125,6 +125,7 @@ class _Bag:
         blocks = TransitionBlocks(self.reader, topic)
         for block in blocks:
             joiner.add(block)
+        joiner.end()
         tally.read += blocks.undecodable
         tally.add("undecodable", blocks.undecodable, [blocks.reason])
         robot = next(name for name, other in self.robots.items() if other == topic)
@@ -174,6 +175,8 @@ class _Joiner:
         self._tally = _Tally()
         self._highest = -1  # step so far in this bag
         self._last: TransitionBlock | None = None  # the last row that was kept
+        # The block that came last: whether its last row is a stray one, the row behind it tells.
+        self._held: TransitionBlock | None = None
 
     def begin(self) -> _Tally:
         """Begin the next bag."""
@@ -184,6 +187,20 @@ class _Joiner:
 
     def add(self, block: TransitionBlock) -> None:
         """Take rows, in the order of recording."""
+        if not len(block):
+            return
+        held, self._held = self._held, block
+        if held is not None:
+            self._take(held, int(block.step[0]))
+
+    def end(self) -> None:
+        """End the bag: what is held back is taken."""
+        held, self._held = self._held, None
+        if held is not None:
+            self._take(held, int(held.step[-1]) + 1)
+
+    def _take(self, block: TransitionBlock, behind: int) -> None:
+        """Choose and write rows; `behind` is the step of the row behind them."""
         self._tally.read += len(block)
         good = np.ones(len(block), bool)
         sizes = block.observation.shape[1], block.action.shape[1], block.next_observation.shape[1]
@@ -194,7 +211,7 @@ class _Joiner:
         self._sort_out(block, good, "models", self._other_model(block), block.model_hash)
         self._sort_out(block, good, "not_finite", ~_finite(block))
         keys = _keys(block)
-        known, late, runs = self._old(block, keys, good)
+        known, late, runs = self._old(block, keys, good, behind)
         self._sort_out(block, good, "duplicate", known)
         self._sort_out(block, good, "order", late)
         self._memory.keep(keys[good], block.time_ns[good])
@@ -216,7 +233,9 @@ class _Joiner:
     def _other_model(self, block: TransitionBlock) -> BoolArray:
         return np.asarray(block.model_hash != self._task.model_hash.encode(), np.bool_)
 
-    def _old(self, block: TransitionBlock, keys: Keys, good: BoolArray) -> tuple[BoolArray, BoolArray, BoolArray]:
+    def _old(
+        self, block: TransitionBlock, keys: Keys, good: BoolArray, behind: int
+    ) -> tuple[BoolArray, BoolArray, BoolArray]:
         """Which rows are known, which come too late, and which begin another run of the robot; gaps are counted."""
         n, step = len(block), block.step
         late, runs, known = np.zeros(n, bool), np.zeros(n, bool), self._memory.knows(keys, block.time_ns)
@@ -224,7 +243,8 @@ class _Joiner:
         missing = step - before - 1
         if self._highest < 0:
             missing[0] = 0
-        if good.all() and ((missing >= 0) & (missing < self.FAR)).all():
+        alone = self._highest < 0 and n == 1 and behind < step[0]  # a bag's first row, and nothing to compare it with
+        if good.all() and not alone and ((missing >= 0) & (missing < self.FAR)).all():
             gaps = np.flatnonzero(missing)
             self._tally.add("gap", len(gaps), [f"{before[i]} -> {step[i]}" for i in gaps[: _Tally.EXAMPLES]])
             self._highest = int(step[-1])
@@ -237,7 +257,7 @@ class _Joiner:
             if not good[i]:  # left out already; what is next to the others was not lost
                 self._highest += int(now == self._highest + 1)
                 continue
-            follower = int(step[i + 1]) if i + 1 < n else now + 1
+            follower = int(step[i + 1]) if i + 1 < n else behind
             ahead = follower < now if self._highest < 0 else now - self._highest > self.FAR
             if ahead and follower != now + 1:
                 late[i] = True  # a stray message: what came after it would all be late
