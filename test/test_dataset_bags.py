@@ -372,6 +372,24 @@ def test_a_bridge_that_counts_anew_begins_another_run(tmp_path: Path) -> None:
     assert facts["left_out"] == {}
 
 
+@pytest.mark.parametrize("block", [1, 4, 4096])
+def test_a_bridge_that_counts_anew_is_told_without_its_first_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr(transition_blocks, "BLOCK", block)
+    one, two = session(0, steps=20), session(1, steps=15)[3:]
+    late = [*one[:8], one[9], one[8], *one[10:]]  # one row was published before the one that it comes behind
+    topics = [samples.topic("/transition", samples.TRANSITION)]
+    with BagWriter(tmp_path / "bag", topics, 0.0, SESSION_FACTS, flush_s=0.0) as writer:
+        for start, run in ((0, late), (100, two)):
+            for t in run:
+                writer.write("/transition", message(t), samples.log_time(start + t.step), samples.log_time(start + t.step))
+    facts, dataset = made(tmp_path, tmp_path / "bag")
+    assert_rows(dataset, [t for t in one if t.step != 8] + two)
+    np.testing.assert_array_equal(dataset.starts, [0, 8, 19, 31])
+    assert facts["left_out"] == {"order": 1}
+
+
 def test_a_model_is_named_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transition_blocks, "BLOCK", 4)
     found = session(steps=20)

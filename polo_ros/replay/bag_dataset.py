@@ -174,6 +174,7 @@ class _Joiner:
         self._sizes = (task.observation_spec.size, int(task.model.nu), task.observation_spec.size)
         self._tally = _Tally()
         self._highest = -1  # step so far in this bag
+        self._time = 0  # ns, when the last row that was not left out was published
         self._last: TransitionBlock | None = None  # the last row that was kept
         # The block that came last: whether its last row is a stray one, the row behind it tells.
         self._held: TransitionBlock | None = None
@@ -247,7 +248,7 @@ class _Joiner:
         if good.all() and not alone and ((missing >= 0) & (missing < self.FAR)).all():
             gaps = np.flatnonzero(missing)
             self._tally.add("gap", len(gaps), [f"{before[i]} -> {step[i]}" for i in gaps[: _Tally.EXAMPLES]])
-            self._highest = int(step[-1])
+            self._highest, self._time = int(step[-1]), int(block.time_ns[-1])
             return known, late, runs
         # Rare: row by row.
         known |= self._memory.knows(keys, block.time_ns, this_bag=True)
@@ -268,13 +269,15 @@ class _Joiner:
             elif known[i] or key in seen:
                 known[i] = True
                 continue
-            elif block.episode_step[i] == 0:
-                runs[i] = True  # a bridge that was started again and counts anew
+            elif block.episode_step[i] == 0 or (follower == now + 1 and block.time_ns[i] > self._time):
+                # A bridge that was started again and counts anew. Its first rows may be lost; a row that comes too late
+                # was published before the others, and is alone.
+                runs[i] = True
             else:
                 late[i] = True
                 continue
             seen.add(key)
-            self._highest = now
+            self._highest, self._time = now, int(block.time_ns[i])
         return known, late, runs
 
     def _write(self, block: TransitionBlock, runs: BoolArray) -> None:
