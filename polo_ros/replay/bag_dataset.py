@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from polo_ros import tasks
-from polo_ros.replay.bag_reader import BagReader, scan, session_facts
+from polo_ros.replay.bag_reader import BagReader, file_sizes, scan, session_facts
 from polo_ros.replay.bag_types import TRANSITION, BagProblem
 from polo_ros.replay.dataset import Dataset, DatasetError, DatasetWriter, Rows
 from polo_ros.replay.transition_blocks import BoolArray, Indexes, TransitionBlock, TransitionBlocks
@@ -74,11 +74,13 @@ def from_bags(paths: Sequence[Path], out: Path, task_name: str = "", safe_stops:
             for bag in bags:
                 if topic in bag.robots.values():
                     sources.append(bag.read(topic, joiner))
+        sources += [{"path": str(bag.path), "robot": "", "read": 0, "rows": 0} for bag in bags if not bag.robots]
         problems = _distinct(problem for bag in bags for problem in bag.problems)
         left_out = sum((bag.left_out for bag in bags), Counter[str]())
         if not writer.rows:
             raise DatasetError(f"{out}: no transition of task '{task.name}' in these bags: {'; '.join(problems)}")
-        writer.note(sources=sources, left_out=dict(left_out), problems=problems, safe_stops=safe_stops)
+        sizes = {str(bag.path): bag.sizes for bag in bags}
+        writer.note(sources=sources, bags=sizes, left_out=dict(left_out), problems=problems, safe_stops=safe_stops)
     return Dataset.open(out).summary()
 
 
@@ -101,6 +103,7 @@ class _Bag:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.sizes = file_sizes(path)  # before it is read: what is recorded meanwhile is not in the dataset
         self.reader = BagReader(path)
         self.robots = self.reader.robots()
         self.tasks = {file: session_facts(file).get("task", "") for file in self.reader.files}

@@ -428,6 +428,22 @@ def bag_files(directory: Path) -> list[Path]:
     return sorted((path for path in directory.glob("*.mcap") if path.is_file()), key=_number)
 
 
+def file_sizes(path: Path) -> dict[str, int]:
+    """Bytes of each MCAP file of a bag, by its name; empty if there is no bag.
+
+    Args:
+        path: bag directory, MCAP file or run folder.
+    """
+    path = _bag_in(path)
+    files = bag_files(path) if path.is_dir() else [path] if path.is_file() else []
+    return {file.name: file.stat().st_size for file in files}
+
+
+def _bag_in(path: Path) -> Path:
+    """The bag in a run folder; any other path is itself."""
+    return path / "bag" if path.is_dir() and not bag_files(path) and (path / "bag").is_dir() else path
+
+
 def read_metadata_yaml(directory: Path) -> dict[str, Any] | None:
     """The content of metadata.yaml; None without the file.
 
@@ -468,8 +484,7 @@ class BagReader:
         self.problems: list[BagProblem] = []
         if not self.path.exists():
             raise BagError(f"{self.path}: no such bag")
-        if self.path.is_dir() and not bag_files(self.path) and (self.path / "bag").is_dir():
-            self.path = self.path / "bag"
+        self.path = _bag_in(self.path)
         listed: list[str] = []
         if self.path.is_dir():
             files = bag_files(self.path)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from polo_ros.replay.bag_dataset import from_bags
+from polo_ros.replay.bag_reader import file_sizes
 from polo_ros.replay.dataset import Dataset, DatasetError
 
 
@@ -17,7 +19,8 @@ def open_data(source: str, folder: Path, task: str = "") -> Dataset:
         task: What it must be of; empty: whatever it is of.
 
     Raises:
-        DatasetError: Nothing is named, it is of another task or damaged, or `folder` holds one of other bags.
+        DatasetError: Nothing is named, it is of another task or damaged, or `folder` holds one of other bags, or of
+            these when they held something else. Bags that are gone since are not missed.
         BagError: A bag cannot be read.
     """
     paths = [Path(path.strip()) for path in source.split(",") if path.strip()]
@@ -27,9 +30,7 @@ def open_data(source: str, folder: Path, task: str = "") -> Dataset:
         data = Dataset.open(paths[0])
     elif folder.exists():
         data = Dataset.open(folder)
-        made = {made_of["path"] for made_of in data.summary()["sources"]}
-        if made != {str(path) for path in paths}:
-            raise DatasetError(f"{folder} was made of {', '.join(sorted(made))}, not of {source}: name another folder")
+        _compare(data, paths)
     else:
         folder.parent.mkdir(parents=True, exist_ok=True)
         from_bags(paths, folder, task)
@@ -38,3 +39,21 @@ def open_data(source: str, folder: Path, task: str = "") -> Dataset:
         raise DatasetError(f"{data.path} is of task '{data.task}', expected '{task}'")
     data.verify()
     return data
+
+
+def _compare(data: Dataset, paths: Sequence[Path]) -> None:
+    """Raise DatasetError unless `data` was made of these bags as they are."""
+    made = {source["path"] for source in data.summary()["sources"]}
+    if made != {str(path) for path in paths}:
+        named = ", ".join(str(path) for path in paths)
+        raise DatasetError(f"{data.path} was made of {', '.join(sorted(made))}, not of {named}: name another folder")
+    for path in paths:
+        then, now = data.facts.get("bags", {}).get(str(path), {}), file_sizes(path)
+        changed = sorted(name for name in {*then, *now} if then.get(name) != now.get(name))
+        if path.exists() and changed:
+            name = changed[0]
+            raise DatasetError(
+                f"{path} has changed since {data.path} was made of it: {name} has {now.get(name, 0)} bytes, had "
+                f"{then.get(name, 0)}; name another folder to learn from what it holds now, or {data.path} as the data "
+                "to go on with what it held then"
+            )
