@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
+import secrets
 import signal
+import stat
 import subprocess
 import sys
 from functools import cache
@@ -24,6 +27,7 @@ from polo_ros.replay.dataset import (
     DatasetError,
     DatasetWriter,
     Rows,
+    leftovers,
 )
 from polo_ros.tasks.base import Task
 
@@ -224,6 +228,35 @@ os.kill(os.getpid(), signal.SIGKILL)
         with pytest.raises(DatasetError, match="not a dataset"):
             Dataset.open(path)
     assert len(write(tmp_path / "data", rows([2]))) == 2  # the next try is not hindered
+    assert leftovers(tmp_path / "data") == [left] and leftovers(tmp_path / "dat") == []
+
+
+def test_writers_of_one_dataset_do_not_touch_each_others_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = DatasetWriter(tmp_path / "data", task(), "")
+    writer.append(rows([3]))
+    for name in (".data.partial", f".data.partial{os.getpid()}", ".data.partialx"):
+        (tmp_path / name).mkdir(exist_ok=True)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(DatasetError, match="no rows"), DatasetWriter(tmp_path / "data", task(), ""):
+        pass
+    # Not even where the name is taken, by whatever chance.
+    taken = leftovers(tmp_path / "data")[-1].name.removeprefix(".data.partial")
+    monkeypatch.setattr(secrets, "token_hex", lambda size: taken)
+    with pytest.raises(DatasetError, match="cannot be written: File exists"):
+        DatasetWriter(tmp_path / "data", task(), "")
+    assert sorted(tmp_path.iterdir()) == before
+    writer.close()
+    writer.abort()
+    assert len(Dataset.open(tmp_path / "data")) == 3
+
+
+def test_a_dataset_may_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write(tmp_path / "data", rows([2]))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o750
 
 
 def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path) -> None:

@@ -383,7 +383,9 @@ def test_a_bridge_that_counts_anew_is_told_without_its_first_rows(
     with BagWriter(tmp_path / "bag", topics, 0.0, SESSION_FACTS, flush_s=0.0) as writer:
         for start, run in ((0, late), (100, two)):
             for t in run:
-                writer.write("/transition", message(t), samples.log_time(start + t.step), samples.log_time(start + t.step))
+                writer.write(
+                    "/transition", message(t), samples.log_time(start + t.step), samples.log_time(start + t.step)
+                )
     facts, dataset = made(tmp_path, tmp_path / "bag")
     assert_rows(dataset, [t for t in one if t.step != 8] + two)
     np.testing.assert_array_equal(dataset.starts, [0, 8, 19, 31])
@@ -555,6 +557,17 @@ def test_a_dataset_is_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["dataset", str(tmp_path / "bag"), "--out", str(tmp_path / "data")]) == 1
     assert "exists already" in capsys.readouterr().err
     assert Dataset.open(tmp_path / "data").digest == dataset.digest
+
+
+def test_half_written_datasets_are_named_and_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bag, left = write(tmp_path / "bag", session(steps=3)), tmp_path / ".data.partial12"
+    left.mkdir()
+    words = ["dataset", str(bag), "--out", str(tmp_path / "data")]
+    assert main(words) == 0
+    assert f"  leftover   {left}: half-written, by a command that was killed" in capsys.readouterr().out
+    assert main(words) == 1
+    assert f"{left}: half-written" in capsys.readouterr().err
+    assert left.is_dir()
 
 
 def test_the_command_says_what_was_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

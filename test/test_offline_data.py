@@ -1,4 +1,4 @@
-"""What is learned from offline: bags become a dataset once, and a restart goes on with it as long as they are the same."""
+"""What is learned from offline: bags become a dataset once, and a restart goes on with it while they are the same."""
 
 from __future__ import annotations
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from polo_ros.replay.bag_types import BagError
 
+LEFTOVER = "half-written, by a command that was killed or is still at work; remove it if none is"
+
 
 def add_bag_commands(subparsers: Any) -> None:
     """Add `bag` and `summary` to a parser's subparsers; each sets `run`, (arguments) -> exit status."""
@@ -56,7 +58,7 @@ def add_dataset_command(subparsers: Any) -> None:
 def run_dataset(arguments: argparse.Namespace) -> int:
     """Run `polo dataset`; 1 if no dataset can be made."""
     from polo_ros.replay import bag_dataset, offline_files
-    from polo_ros.replay.dataset import DatasetError
+    from polo_ros.replay.dataset import DatasetError, leftovers
 
     foreign = [path for path in arguments.paths if offline_files.is_foreign(path)]
     try:
@@ -67,7 +69,10 @@ def run_dataset(arguments: argparse.Namespace) -> int:
         else:
             raise DatasetError(f"{foreign[0]}: bags and files of others do not go into one dataset")
     except (BagError, DatasetError) as error:
+        for left in leftovers(arguments.out):  # may be what fills the disk
+            print(f"{left}: {LEFTOVER}", file=sys.stderr)
         return _fail(error, arguments.json)
+    facts["leftovers"] = [str(left) for left in leftovers(arguments.out)]
     print(json.dumps(facts, indent=2) if arguments.json else _format_dataset(facts))
     return 0
 
@@ -89,6 +94,7 @@ def _format_dataset(facts: Mapping[str, Any]) -> str:
         lines.append(f"  from       {source['path']}{robot}: {source['rows']} of {source['read']} rows")
     lines += [f"  left out   {count} rows: {kind}" for kind, count in facts["left_out"].items()]
     lines += [f"  problem    {problem}" for problem in facts["problems"]]
+    lines += [f"  leftover   {left}: {LEFTOVER}" for left in facts["leftovers"]]
     return "\n".join(lines)
 
 

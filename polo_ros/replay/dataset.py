@@ -11,6 +11,8 @@ import hashlib
 import json
 import math
 import os
+import re
+import secrets
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -309,6 +311,16 @@ class Rows(NamedTuple):
     last: BoolArray  # (n,) whether it is the last one of its episode
 
 
+def leftovers(path: Path | str) -> list[Path]:
+    """Folders of datasets `path` that are not whole: of writers that were killed, or are still at work."""
+    path = Path(path)
+    name = re.compile(rf"\.{re.escape(path.name)}\.partial[0-9a-f]+")
+    try:
+        return sorted(other for other in path.parent.iterdir() if name.fullmatch(other.name) and other.is_dir())
+    except OSError:
+        return []
+
+
 class DatasetWriter:
     """Writes a dataset row by row; nothing of it is there before `close`, or if writing fails.
 
@@ -325,7 +337,6 @@ class DatasetWriter:
     def __init__(self, path: Path | str, task: Task, model_hash: str, facts: Mapping[str, Any] | None = None) -> None:
         self.path = Path(path)
         self.rows = 0
-        self._closed = False
         self._spec, self._nu = task.observation_spec, int(task.model.nu)
         self._facts = {"task": task.name, "model_hash": model_hash, **(facts or {})}
         self._statistics = {
@@ -342,16 +353,18 @@ class DatasetWriter:
         # return so far, and whether it holds its episode's first row, and ends with the last.
         self._end: tuple[Float32Array, bool] | None = None
         self._open_return, self._open_first, self._open_last = 0.0, False, False
-        self._partial = self.path.parent / f".{self.path.name}.partial{os.getpid()}"
+        self._partial: Path | None = None  # once it is ours
         self._streams: dict[str, BinaryIO] = {}
         self._digests = {name: hashlib.sha256() for name in (*COLUMNS, STARTS)}
         if self.path.exists():
             raise DatasetError(f"{self.path}: exists already; name a new folder")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._partial.mkdir()
+            partial = self.path.parent / f".{self.path.name}.partial{secrets.token_hex(8)}"
+            partial.mkdir()  # fails on another's
+            self._partial = partial
             for name in self._digests:
-                self._streams[name] = open(self._partial / f"{name}.npy", "wb")  # noqa: SIM115
+                self._streams[name] = open(partial / f"{name}.npy", "wb")  # noqa: SIM115
                 self._streams[name].write(bytes(_HEADER))
         except OSError as error:
             self._give_up(error)
@@ -376,35 +389,37 @@ class DatasetWriter:
         self.rows += n
 
     def close(self) -> None:
-        """End the dataset: from here on it is there. A second call does nothing.
+        """End the dataset: from here on it is there. Does nothing after it was ended or thrown away.
 
         Raises:
             DatasetError: It has no rows, or the disk cannot be written to; there is no dataset then.
         """
-        if self._closed:
+        if self._partial is None:
             return
-        self._closed = True
         if not self.rows:
             self.abort()
             raise DatasetError(f"{self.path}: no rows, so no dataset is made")
         try:
             self._finish_trajectory()
             self._put(STARTS, np.concatenate([*self._starts, [self.rows]]).astype("<i8"))
-            self._finish()
+            self._finish(self._partial)
             os.rename(self._partial, self.path)
+            self._partial = None
             _sync_folder(self.path.parent)
         except OSError as error:
             self._give_up(error)
 
     def abort(self) -> None:
-        """Throw away what was written."""
+        """Throw away what was written, if it is not a dataset yet."""
         for stream in self._streams.values():
             try:
                 stream.close()
             except OSError:  # what is in its buffer is not wanted any more
                 continue
         self._streams.clear()
-        shutil.rmtree(self._partial, ignore_errors=True)
+        if self._partial is not None:
+            shutil.rmtree(self._partial, ignore_errors=True)
+            self._partial = None
 
     def note(self, **facts: Any) -> None:
         """More facts for dataset.json, which JSON knows."""
@@ -490,7 +505,7 @@ class DatasetWriter:
 
     # ---- the end --------------------------------------------------------------------------
 
-    def _finish(self) -> None:
+    def _finish(self, partial: Path) -> None:
         types = file_types(self.rows, self._trajectories, self._spec.size, self._nu)
         for name, (dtype, shape) in types.items():
             stream = self._streams[name]
@@ -510,11 +525,11 @@ class DatasetWriter:
             "statistics": self._summary(),
         }
         facts["digest"] = _digest(facts, {name: digest.hexdigest() for name, digest in self._digests.items()})
-        with open(self._partial / "dataset.json", "w", encoding="utf-8") as text:
+        with open(partial / "dataset.json", "w", encoding="utf-8") as text:
             json.dump(facts, text, indent=2)
             text.flush()
             os.fsync(text.fileno())
-        _sync_folder(self._partial)
+        _sync_folder(partial)
 
     def _summary(self) -> dict[str, Any]:
         observation = self._statistics["observation"]
