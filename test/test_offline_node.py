@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import bag_sessions
 import pytest
 import rclpy
 from offline_samples import small
@@ -19,11 +21,14 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from session_runs import POLO, environment
 from test_offline_planner import learner as make_data
 
+from polo_ros import tasks
 from polo_ros.config import flatten
 from polo_ros.learning.offline_training import train
 from polo_ros.nodes.offline_learner import OfflineLearnerNode
 from polo_ros.nodes.permissions import enclaves
 from polo_ros.nodes.planner import Planner
+from polo_ros.replay.bag_reader import FileReader
+from polo_ros.replay.dataset import Dataset, leftovers
 
 DOMAIN = 192
 TASK = "inverted_pendulum"
@@ -103,7 +108,7 @@ def test_a_restart_goes_on_to_the_same_policy_as_a_training_without_ros(
     given = {"task": TASK, "data": str(data), "run_dir": str(tmp_path / "node"), "train.updates": "400"}
     with nodes(monkeypatch, OfflineLearnerNode, **given) as (node,):
         start(node)
-        wait(lambda: node.learner.done > 0, lambda: time.sleep(0.001))
+        wait(lambda: node.learner is not None and node.learner.done > 0, lambda: time.sleep(0.001))
         node.trigger_deactivate()
         first = node.learner.done
         assert json.loads((tmp_path / "node" / "policy.json").read_text())["updates"] == first
@@ -121,12 +126,11 @@ def test_a_restart_goes_on_to_the_same_policy_as_a_training_without_ros(
     ("given", "message"),
     [
         ({"data": "''"}, "data is empty: name a dataset, or bags separated by commas"),
-        ({"data": "nowhere"}, "nowhere"),
+        ({"data": "nowhere"}, "nowhere: no such bag"),
         ({"task": "hopper"}, "is of task 'inverted_pendulum', expected 'hopper'"),
-        ({"run_dir": "''"}, "run_dir is empty"),
     ],
 )
-def test_data_that_cannot_be_learned_from_are_named(
+def test_data_that_cannot_be_learned_from_are_named_and_end_the_node(
     data: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -136,9 +140,55 @@ def test_data_that_cannot_be_learned_from_are_named(
 ) -> None:
     given = {"data": str(data), "run_dir": str(tmp_path), "task": TASK, **given}
     with nodes(monkeypatch, OfflineLearnerNode, **given) as (node,):
-        assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        node.activate()
+        node._thread.join(timeout=40.0)
+        assert node.failed and not node.context.ok()
     said = capfd.readouterr().err
-    assert "cannot configure: " in said and message in said
+    assert "cannot learn: " in said and message in said
+
+
+def test_without_a_folder_it_is_not_configured(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with nodes(monkeypatch, OfflineLearnerNode, task=TASK, data=str(data), run_dir="''") as (node,):
+        assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+    assert "cannot configure: run_dir is empty" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("indexed", [True, False])
+def test_a_stop_is_heard_while_bags_become_a_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], indexed: bool
+) -> None:
+    bag, out = tmp_path / "bag", tmp_path / "out"
+    bag_sessions.record(bag, tasks.make(TASK), steps=200)
+    (file,) = bag.glob("*.mcap")
+    if not indexed:  # as after a crash; then a bag is read to know what is in it, before anything is written
+        file.write_bytes(file.read_bytes()[:-20])
+    read, reached, slow = FileReader._records, threading.Event(), True
+
+    def records(self: FileReader, stream: Any) -> Iterator[tuple[int, bytes]]:
+        for record in read(self, stream):
+            while slow and (leftovers(out / "dataset") or not indexed):  # a bag that takes for ever
+                reached.set()
+                self._between()
+                time.sleep(0.001)
+            yield record
+
+    monkeypatch.setattr(FileReader, "_records", records)
+    given = {"data": str(bag), "run_dir": str(out), "task": TASK}
+    with nodes(monkeypatch, OfflineLearnerNode, **given) as (node,):
+        start(node)
+        assert reached.wait(40.0)
+        thread = node._thread
+        node.trigger_deactivate()
+        assert not thread.is_alive() and not node.failed
+        assert list(out.iterdir()) == []
+        assert "stopped before the data were ready" in capfd.readouterr().err
+        slow = False
+        node.trigger_activate()  # as the same command does
+        wait(lambda: node.learner is not None, lambda: time.sleep(0.001))
+        assert len(Dataset.open(out / "dataset")) == 200
 
 
 def test_an_agent_that_learns_while_it_acts_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,4 +212,4 @@ def test_launched_with_a_bag_that_cannot_be_read_it_ends_and_says_why(tmp_path: 
         check=False,
     )
     assert done.returncode == 1
-    assert "cannot configure: " in done.stdout and str(bag) in done.stdout
+    assert "cannot learn: " in done.stdout and str(bag) in done.stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import threading
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,11 +15,12 @@ from polo_ros import tasks
 from polo_ros.agents.configs import CONFIGS
 from polo_ros.agents.loop_config import OfflineAgentConfig
 from polo_ros.learning.offline_learner import OfflineLearner
-from polo_ros.learning.offline_training import Told, train
+from polo_ros.learning.offline_training import Stopped, Told, train
 from polo_ros.msg import LearnerStatus, Weights
 from polo_ros.nodes import convert
 from polo_ros.nodes.base import LATCHED, PoloNode, spin
 from polo_ros.nodes.known import OTHERS
+from polo_ros.replay.dataset import leftovers
 from polo_ros.replay.offline_data import open_data
 from polo_ros.session.config import OFFLINE_AGENTS, LearnerNodeConfig, OfflineNodeConfig
 
@@ -38,6 +40,7 @@ class OfflineLearnerNode(PoloNode):
             raise ValueError(f"agent = '{self.session.agent}' does not learn offline; agents that do: {learn}")
         self.agent_config: OfflineAgentConfig = self.declare(CONFIGS[self.session.agent])
         self.refuse_unknown(OTHERS)
+        self.learner: OfflineLearner | None = None  # once the data are there
         self._thread: threading.Thread | None = None
         self._stopping = False
         self._figures: dict[str, float] = {}
@@ -45,21 +48,16 @@ class OfflineLearnerNode(PoloNode):
     # ---- lifecycle -------------------------------------------------------------------------
 
     def configure(self) -> None:
-        """Open the data, or make a dataset of bags, and make the learner."""
+        """Check what can be checked at once: data are made and read in the thread, where a stop is heard."""
         os.setpriority(os.PRIO_PROCESS, 0, self.settings.nice)
         if not self.session.run_dir:
             raise ValueError("run_dir is empty: what is learned needs a folder")
         self._folder = Path(self.session.run_dir)
-        data = open_data(self.source.data, self._folder / "dataset", self.session.task)
-        self.get_logger().info(f"{len(data)} transitions of {data.task} in {data.trajectories} trajectories")
-        self.learner = OfflineLearner(
-            tasks.make(data.task), data, self.session.agent, self.agent_config.training(), self.session.seed
-        )
         self._weights_publisher = self.create_lifecycle_publisher(Weights, "weights", LATCHED)
         self._status_publisher = self.create_lifecycle_publisher(LearnerStatus, "learner/status", LATCHED)
 
     def activate(self) -> None:
-        """Start learning, from the folder's checkpoint if there is one."""
+        """Open the data, or make a dataset of bags, and learn, from the folder's checkpoint if there is one."""
         self._stopping = False
         self._thread = self.work(self._run, "learning")
 
@@ -70,15 +68,49 @@ class OfflineLearnerNode(PoloNode):
             self._thread.join(timeout=60.0)
             self._thread = None
 
+    def cleanup(self) -> None:
+        """Forget the data."""
+        self.learner = None
+
     # ---- learning --------------------------------------------------------------------------
 
     def _run(self) -> None:
-        train(self.learner, self._folder, Told(lambda: self._stopping, self.get_logger().info, self._tell))
+        try:
+            self.learner = learner = self.learner or self._prepare()
+        except Stopped:
+            self.get_logger().info("stopped before the data were ready; the same command begins with them again")
+            return
+        except Exception as error:  # as in configure: whatever is wrong with the data must be named
+            self.get_logger().fatal(f"cannot learn: {error}")
+            self.get_logger().debug(traceback.format_exc())
+            self.failed = True
+            self.context.try_shutdown()
+            return
 
-    def _tell(self, figures: Mapping[str, float]) -> None:
+        def tell(figures: Mapping[str, float]) -> None:
+            self._tell(learner, figures)
+
+        train(learner, self._folder, Told(lambda: self._stopping, self.get_logger().info, tell))
+
+    def _prepare(self) -> OfflineLearner:
+        """A fresh learner of the data."""
+        folder = self._folder / "dataset"
+        for left in leftovers(folder):
+            self.get_logger().warning(f"{left} is half-written, of a start that was killed; remove it")
+        data = open_data(self.source.data, folder, self.session.task, self._go_on)
+        self.get_logger().info(f"{len(data)} transitions of {data.task} in {data.trajectories} trajectories")
+        return OfflineLearner(
+            tasks.make(data.task), data, self.session.agent, self.agent_config.training(), self.session.seed
+        )
+
+    def _go_on(self) -> None:
+        if self._stopping:
+            raise Stopped
+
+    def _tell(self, learner: OfflineLearner, figures: Mapping[str, float]) -> None:
         """Publish what was learned by now."""
         self._figures.update(figures)
-        learner, now = self.learner, self.get_clock().now().to_msg()
+        now = self.get_clock().now().to_msg()
         if learner.whole:  # before that there is nothing to act by
             self.send(self._weights_publisher, convert.weights_message(learner.weights(), now))
         known = dict(figures)
@@ -97,7 +129,7 @@ class OfflineLearnerNode(PoloNode):
 
     def diagnose(self) -> Mapping[str, object]:
         """How learning goes."""
-        if not hasattr(self, "learner"):
+        if self.learner is None:
             return {}
         return {"updates": self.learner.done, "of": self.learner.total, **self._figures}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,13 @@ NOTED = {
 }
 
 
-def from_bags(paths: Sequence[Path], out: Path, task_name: str = "", safe_stops: bool = True) -> dict[str, Any]:
+def from_bags(
+    paths: Sequence[Path],
+    out: Path,
+    task_name: str = "",
+    safe_stops: bool = True,
+    between: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
     """Make a dataset of the transitions of all robots in these bags.
 
     Args:
@@ -50,6 +56,7 @@ def from_bags(paths: Sequence[Path], out: Path, task_name: str = "", safe_stops:
         out: The dataset's folder, which must not exist.
         task_name: The task; empty: that of the first bag that names one.
         safe_stops: Whether to keep periods in which the robot did what the safe stop says.
+        between: Called often; what it raises ends the work, of which nothing is left then.
 
     Returns:
         Facts: "path", "task", "model_hash", "rows", "trajectories", "digest", "statistics", "sources" (path, robot,
@@ -59,7 +66,7 @@ def from_bags(paths: Sequence[Path], out: Path, task_name: str = "", safe_stops:
         DatasetError: No task is named, nothing is left, or the dataset cannot be written.
         BagError: A path is no bag.
     """
-    bags = [_Bag(path) for path in paths]
+    bags = [_Bag(path, between) for path in paths]
     task = _task(bags, task_name)
     for bag in bags:
         bag.leave_out_other_tasks(task.name)
@@ -101,12 +108,12 @@ def _task(bags: Sequence[_Bag], name: str) -> Task:
 class _Bag:
     """One bag, and what became of its rows."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, between: Callable[[], None]) -> None:
+        self.path, self._between = path, between
         self.sizes = file_sizes(path)  # before it is read: what is recorded meanwhile is not in the dataset
-        self.reader = BagReader(path)
+        self.reader = BagReader(path, between)
         self.robots = self.reader.robots()
-        self.tasks = {file: session_facts(file).get("task", "") for file in self.reader.files}
+        self.tasks = {file: session_facts(file, between).get("task", "") for file in self.reader.files}
         self.left_out: Counter[str] = Counter()
         self.problems: list[BagProblem] = []
         if not self.robots:
@@ -116,7 +123,7 @@ class _Bag:
         """Do not read files of sessions of other tasks than `name`."""
         others = [file for file, task in self.tasks.items() if task not in ("", name)]
         for file in others:
-            counts = scan(file)[0].counts
+            counts = scan(file, self._between)[0].counts
             rows = sum(count for (_, kind), count in counts.items() if kind == TRANSITION)
             self.left_out["task"] += rows
             self._report("task", f"{rows} {LEFT_OUT['task']}, '{self.tasks[file]}', and left out: {file.name}")

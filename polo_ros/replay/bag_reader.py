@@ -91,11 +91,18 @@ class FileReader:
     Args:
         path: the file.
         wanted: says whether the messages of a topic are yielded; all are counted. None: all are.
+        between: called between two records; what it raises ends reading.
     """
 
-    def __init__(self, path: Path, wanted: Callable[[TopicInfo], bool] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        wanted: Callable[[TopicInfo], bool] | None = None,
+        between: Callable[[], None] = lambda: None,
+    ) -> None:
         self.path = path
         self._wanted = wanted
+        self._between = between
         self._asked: dict[tuple[str, str], bool] = {}  # what `wanted` said
         self.info = FileInfo(path)
         self.problems: list[BagProblem] = []
@@ -144,6 +151,7 @@ class FileReader:
 
     def _records(self, stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
         while True:
+            self._between()
             head = stream.read(_HEADER.size)
             if not head:
                 raise _Cut("ends without an index, since recording was cut")
@@ -322,8 +330,8 @@ def _decompress(chunk: records.Chunk) -> bytes:
     return bytes(data)
 
 
-def scan(path: Path) -> tuple[FileInfo, list[BagProblem]]:
-    """Count what a file holds, by its index where it has one, else by reading it.
+def scan(path: Path, between: Callable[[], None] = lambda: None) -> tuple[FileInfo, list[BagProblem]]:
+    """Count what a file holds, by its index where it has one, else by reading it; `between` as of FileReader.
 
     Raises:
         BagError: not an MCAP file of ROS 2 messages.
@@ -331,19 +339,23 @@ def scan(path: Path) -> tuple[FileInfo, list[BagProblem]]:
     quick = _indexed(path)
     if quick is not None:
         return quick, []
-    reader = FileReader(path)
+    reader = FileReader(path, between=between)
     for _ in reader.read():
         pass
     return reader.info, reader.problems
 
 
-def session_facts(path: Path) -> dict[str, str]:
+def session_facts(path: Path, between: Callable[[], None] = lambda: None) -> dict[str, str]:
     """What the start of a file says of its session, empty if it says nothing; the rest of the file is not read.
+
+    Args:
+        path: the file.
+        between: as of FileReader.
 
     Raises:
         BagError: not an MCAP file of ROS 2 messages.
     """
-    reader = FileReader(path)
+    reader = FileReader(path, between=between)
     reader.check_magic()
     with open(path, "rb") as stream:
         reader.info.size = os.fstat(stream.fileno()).st_size
@@ -474,13 +486,15 @@ class BagReader:
 
     Args:
         path: the bag.
+        between: called between two records of a file; what it raises ends reading.
 
     Raises:
         BagError: nothing there can be read as a bag; the message says why.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, between: Callable[[], None] = lambda: None) -> None:
         self.path = Path(path)
+        self._between = between
         self.problems: list[BagProblem] = []
         if not self.path.exists():
             raise BagError(f"{self.path}: no such bag")
@@ -527,7 +541,7 @@ class BagReader:
             return (topics is None or topic.name in topics) and (types is None or topic.type in types)
 
         for path in self.files:
-            reader = FileReader(path, wanted)
+            reader = FileReader(path, wanted, self._between)
             try:
                 yield from reader.read()
             except BagError as error:
@@ -565,7 +579,7 @@ class BagReader:
         names: set[str] = set()
         for path in self.files:
             try:
-                topics = scan(path)[0].topics
+                topics = scan(path, self._between)[0].topics
             except BagError:  # reported by whoever reads the messages
                 continue
             names |= {name for name, kind in topics if kind == TRANSITION}

@@ -14,7 +14,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -183,8 +183,11 @@ class Dataset:
         found = {name: self.facts[name] for name in names} | {name: self.facts.get(name, []) for name in about}
         return {"path": str(self.path), **found}
 
-    def verify(self) -> None:
+    def verify(self, between: Callable[[], None] = lambda: None) -> None:
         """Read everything and compare it with the digest.
+
+        Args:
+            between: Called often; what it raises ends the work.
 
         Raises:
             DatasetError: The content is not what was written.
@@ -194,6 +197,7 @@ class Dataset:
             array = getattr(self, name)
             step = max(1, (1 << 24) // max(1, array[:1].nbytes))
             for begin in range(0, len(array), step):
+                between()
                 digest.update(np.ascontiguousarray(array[begin : begin + step]).data)
         found = _digest(self.facts, {name: digest.hexdigest() for name, digest in digests.items()})
         if found != self.digest:

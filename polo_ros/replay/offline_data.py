@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from polo_ros.replay.bag_dataset import from_bags
@@ -10,13 +10,14 @@ from polo_ros.replay.bag_reader import file_sizes
 from polo_ros.replay.dataset import Dataset, DatasetError
 
 
-def open_data(source: str, folder: Path, task: str = "") -> Dataset:
+def open_data(source: str, folder: Path, task: str = "", between: Callable[[], None] = lambda: None) -> Dataset:
     """A verified dataset.
 
     Args:
         source: A dataset's folder; or bags, separated by commas: folders, .mcap files or run folders.
         folder: Where the dataset of bags is, or will be made.
         task: What it must be of; empty: whatever it is of.
+        between: Called often; what it raises ends the work, and no half-made dataset is left.
 
     Raises:
         DatasetError: Nothing is named, it is of another task or damaged, or `folder` holds one of other bags, or of
@@ -33,11 +34,11 @@ def open_data(source: str, folder: Path, task: str = "") -> Dataset:
         _compare(data, paths)
     else:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        from_bags(paths, folder, task)
+        from_bags(paths, folder, task, between=between)
         data = Dataset.open(folder)
     if task and data.task != task:
         raise DatasetError(f"{data.path} is of task '{data.task}', expected '{task}'")
-    data.verify()
+    data.verify(between)
     return data
 
 
