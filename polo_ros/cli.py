@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     prepare()
     try:
         return int(options.run(options))
-    except (ValueError, FileNotFoundError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         print(f"polo: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -211,9 +211,25 @@ def test_checkpoints_of_other_agents_or_sizes_are_refused(tmp_path: Path) -> Non
         make_learner(CartTask(), changed(CONFIG, {"ensemble.hidden": 13}), 2).restore(tmp_path / "kept")
     warned = make_learner(CartTask(), changed(CONFIG, {"fit.patience": 9}), 2).restore(tmp_path / "kept")
     assert warned == ("fit.patience was 5 in the checkpoint and is 9 now",)
+    spoilt = taught(steps=60)[0]
+    assert spoilt.ensemble is not None
+    spoilt.ensemble.elites = (9,) * len(spoilt.ensemble.elites)
+    spoilt.save(tmp_path / "spoilt")
+    fresh = make_learner(CartTask(), CONFIG, 2)
+    with pytest.raises(CheckpointError, match=r"elites \[9.*\] are not \d of \d members"):
+        fresh.restore(tmp_path / "spoilt")
+    assert len(fresh.buffer) == 0 and fresh.last_step == -1
     registry.get("sac").learner(CartTask(), CONFIGS["sac"], 0, 0, 1).save(tmp_path / "other")
     with pytest.raises(CheckpointError, match="kind is 'sac', expected 'loop'"):
         make_learner(CartTask(), CONFIG, 2).restore(tmp_path / "other")
+
+
+@pytest.mark.parametrize(("search", "value", "learns"), [("none", False, True), ("cem", False, False)])
+def test_an_actor_that_is_asked_learns(search: str, value: bool, learns: bool) -> None:
+    config = changed(CONFIG, {"lookahead.search": search, "lookahead.value": value})
+    learner = taught(config, 60)[0]
+    before = make_learner(CartTask(), config, 2).weights().arrays["actor.0.weight"]
+    assert np.array_equal(learner.weights().arrays["actor.0.weight"], before) is not learns
 
 
 # ---- the planner -------------------------------------------------------------------------------
@@ -241,9 +257,11 @@ def test_a_plan_can_be_made_again_from_seed_step_warm_start_and_weights() -> Non
 def test_random_actions_until_the_warm_up_is_over_and_a_model_was_fitted() -> None:
     early = planner(steps=10)  # not fitted
     for made, step in ((early, 1000), (planner(), 29), (LoopPlanner(CartTask(), CONFIG, seed=4), 50)):
-        actions = np.concatenate([made.plan(made.start(STATE), s, s, 0)[0].actions[0] for s in range(step, step + 1)])
         assert made.plan(made.start(STATE), step, step, 0)[1].rollouts == 0
+    for made in (early, LoopPlanner(CartTask(), CONFIG, seed=4)):
+        actions = np.concatenate([made.plan(made.start(STATE), s, s, 0)[0].actions[0] for s in range(1000, 1200)])
         assert np.abs(actions).max() <= 1.0
+        assert np.std(actions) == pytest.approx(1.0 / np.sqrt(3.0), rel=0.15), "uniform over the range"
     assert planner().plan(STATE[1:], 30, 30, 0)[1].rollouts == 24
 
 

@@ -189,7 +189,8 @@ def test_a_policy_that_leaves_its_data_is_warned_of(trained, tmp_path, share):
     (tmp_path / "policy.json").write_text(json.dumps(about))
     found = deploy(tmp_path, "crr", TASK, CONFIG, 0)
     assert ("10.0% of the policy's actions are beyond those of its data" in found.warning) == (share == 2 * OUTSIDE)
-    assert bool(found.warning) == (share == 2 * OUTSIDE)
+    assert ("its training held out no data" in found.warning) == (share in (None, "much"))
+    assert bool(found.warning) == (share not in (0.0, OUTSIDE))
     assert f"policy {tmp_path}: crr, 200 updates" in found.about
     assert ("action_outside" in found.about) == isinstance(share, float)
 
@@ -237,6 +238,19 @@ def test_evaluations_are_what_the_policy_gets_by_hand_and_begin_where_others_do(
     assert len(found["loop"]["returns"]) == 3 and found["loop"]["returns"] != found["none"]["returns"]
     assert found == evaluate(trained / "crr", TASK, CONFIG, EvaluateOptions(("none", "loop"), 3, 4, 20))
     assert [line.split(",")[0] for line in said[:2]] == ["none: episode 1 of 3", "none: episode 2 of 3"]
+
+
+def test_episodes_of_an_evaluation_have_noise_of_their_own(trained, monkeypatch):
+    steps = []
+    plan = LoopPlanner.plan
+
+    def watched(planner, start, step, *more):
+        steps.append(step)
+        return plan(planner, start, step, *more)
+
+    monkeypatch.setattr(LoopPlanner, "plan", watched)
+    evaluate(trained / "crr", TASK, CONFIG, EvaluateOptions(("loop",), episodes=3, seed=4, steps=6))
+    assert len(set(steps)) == len(steps) > 6, "noise is of the control period"
 
 
 def test_lookahead_goes_where_values_are_though_the_policy_rests():

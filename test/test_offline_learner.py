@@ -16,6 +16,8 @@ from learning_fakes import CartTask, FencedCartTask
 from offline_samples import SMALL, cart_dataset, cart_rows, pendulum, small, stretch
 
 from polo_ros import tasks
+from polo_ros.config import replace
+from polo_ros.learning import offline_training
 from polo_ros.learning.checkpoint import CheckpointError
 from polo_ros.learning.offline_batches import OfflineBatches
 from polo_ros.learning.offline_config import ALGORITHMS
@@ -140,6 +142,40 @@ def test_a_model_never_sees_the_way_from_an_end_to_a_new_start(tmp_path):
     np.testing.assert_array_equal(taken.observations, np.delete(rows.observation, last, 0).astype(np.float32))
 
 
+class PushedCartTask(CartTask):
+    """Whatever ends beyond 0.5 was pushed there by somebody; the last entry is the way gone in an episode."""
+
+    observation_spec = ObservationSpec((("position", 1), ("velocity", 1), ("gone", 1)))
+    added = ("gone",)
+
+    def unforeseen(self, obs, next_obs):
+        return next_obs[..., 0] > 0.5
+
+
+def test_a_model_sees_neither_what_was_unforeseen_nor_starts_that_differ_in_what_is_added_alone(tmp_path):
+    rows, task = cart_rows(CartTask(), 12), PushedCartTask()
+    last = np.flatnonzero(rows.last)[:-1]
+    rows.next_observation[last] = rows.observation[last + 1]
+    gone = np.arange(len(rows.reward)) % 30
+    observation = np.column_stack((rows.observation, gone))
+    ahead = np.column_stack((rows.next_observation, gone + 1))
+    with DatasetWriter(tmp_path / "d", task, task.model_hash) as writer:
+        writer.append(rows._replace(observation=observation, next_observation=ahead))
+    batches = OfflineBatches(task, Dataset.open(tmp_path / "d"), "", True, 0.0, np.random.default_rng(0))
+    pushed = np.flatnonzero(ahead[:, 0] > 0.5)
+    assert 0 < len(pushed) < len(gone) and len(last) == 11
+    expected = np.delete(observation, np.union1d(last, pushed), 0)
+    np.testing.assert_array_equal(batches.for_model(10**6).observations, expected.astype(np.float32))
+
+
+@pytest.mark.parametrize(("rows", "share", "held"), [(100, 0.05, 64), (64, 0.05, 0), (100, 0.0, 0), (2000, 0.05, 128)])
+def test_few_data_have_something_held_out_too(tmp_path, rows, share, held):
+    cart_dataset(tmp_path / "d", CartTask(), episodes=1, length=rows)
+    batches = OfflineBatches(CartTask(), Dataset.open(tmp_path / "d"), "", True, share, np.random.default_rng(1))
+    assert len(batches.held) in ((held,) if held != 64 else (64, 36))  # the last run is what is left
+    assert len(batches.held) + len(batches.usable) == rows
+
+
 # ---- what comes out ------------------------------------------------------------------------
 
 
@@ -255,6 +291,97 @@ def test_a_pause_leaves_no_trace(data, tmp_path, algorithm):
     lines = [json.loads(line)["update"] for line in (tmp_path / "paused" / "log.jsonl").read_text().splitlines()]
     assert lines == sorted(lines)
     assert lines[-1] == last.total
+
+
+def test_an_update_that_fails_in_the_midst_of_others_leaves_no_trace_of_them(data, tmp_path, monkeypatch):
+    config = small(train__model=False)
+    train(OfflineLearner(TASK, data, "crr", config, seed=3), tmp_path / "whole")
+    learner = OfflineLearner(TASK, data, "crr", config, seed=3)
+    step, made = learner._learned.step, []
+
+    def failing(*arguments):
+        made.append(learner.done)
+        if len(made) == 100:
+            raise MemoryError
+        return step(*arguments)
+
+    monkeypatch.setattr(learner._learned, "step", failing)
+    with pytest.raises(MemoryError):
+        train(learner, tmp_path / "failed")
+    assert learner.done == 64
+    train(OfflineLearner(TASK, data, "crr", config, seed=3), tmp_path / "failed")
+    assert files(tmp_path / "failed") == files(tmp_path / "whole")
+
+
+def test_checkpoints_do_not_wait_for_the_log(data, tmp_path, monkeypatch):
+    """Killed after update 130 of those up to the next line of the log."""
+    config = small(train__model=False, train__log_every=200, train__save_every=60)
+    learner = OfflineLearner(TASK, data, "crr", config, seed=3)
+    advance = learner.advance
+
+    def killed(updates):
+        if learner.done + updates > 130:
+            raise KeyboardInterrupt
+        return advance(updates)
+
+    monkeypatch.setattr(learner, "advance", killed)
+    saved = []
+    keep = offline_training._save
+    monkeypatch.setattr(offline_training, "_save", lambda *of: (saved.append(learner.done), keep(*of))[1])
+    with pytest.raises(KeyboardInterrupt):
+        train(learner, tmp_path)
+    assert saved == [64, 128, 128], "and once more at the end"
+
+
+def test_two_do_not_train_in_one_folder(data, tmp_path):
+    config = small(train__model=False)
+    other = OfflineLearner(TASK, data, "crr", config)
+
+    def meanwhile():
+        with pytest.raises(OfflineError, match=f"another process trains in {tmp_path}"):
+            train(other, tmp_path)
+        return True
+
+    train(OfflineLearner(TASK, data, "crr", config), tmp_path, Told(stop=meanwhile))
+    train(other, tmp_path)
+    assert other.done == other.total
+
+
+def test_a_policy_can_be_read_between_the_writing_of_its_two_files(data, tmp_path, monkeypatch):
+    config = small(train__model=False)
+    train(OfflineLearner(TASK, data, "crr", replace(config, {"train.updates": 64}), seed=3), tmp_path)
+    before = OfflinePolicy.load(tmp_path, TASK)
+    write = offline_training._replace
+
+    def killed(path, data):
+        if path.name == "policy.json":
+            raise Killed
+        write(path, data)
+
+    monkeypatch.setattr(offline_training, "_replace", killed)
+    with pytest.raises(Killed):
+        train(OfflineLearner(TASK, data, "crr", config, seed=3), tmp_path)
+    found = OfflinePolicy.load(tmp_path, TASK)
+    assert found.about == before.about
+    np.testing.assert_array_equal(found.policy.mean(data.observation[:9]), before.policy.mean(data.observation[:9]))
+    monkeypatch.setattr(offline_training, "_replace", write)
+    train(OfflineLearner(TASK, data, "crr", config, seed=3), tmp_path)
+    assert OfflinePolicy.load(tmp_path, TASK).about["updates"] == 200
+
+
+class Killed(RuntimeError):
+    """Stands for the end of the process."""
+
+
+def test_members_that_are_none_are_no_elites(data, tmp_path):
+    learner = OfflineLearner(TASK, data, "crr", small(train__updates=5))
+    train(learner, tmp_path)
+    learner.ensemble.elites = (7,)
+    learner.save(tmp_path / "spoilt")
+    other = OfflineLearner(TASK, data, "crr", small(train__updates=5))
+    with pytest.raises(CheckpointError, match=r"spoilt: elites \[7\] are not 1 of 2 members"):
+        other.restore(tmp_path / "spoilt")
+    assert other.done == 0
 
 
 def test_a_training_that_is_done_stays_as_it_is(data, tmp_path):

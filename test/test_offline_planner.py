@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,7 +33,7 @@ TASK = "inverted_pendulum"
 SETTINGS = small(train__updates=20, ensemble__members=1, train__holdout=0.5)
 
 
-def learner(folder: Path, algorithm: str = "crr", config: Any = SETTINGS) -> OfflineLearner:
+def learner(folder: Path, algorithm: str = "crr", config: Any = SETTINGS, seed: int = 0) -> OfflineLearner:
     """A learner of random rows."""
     task, rng = tasks.make(TASK), np.random.default_rng(0)
     if not folder.exists():
@@ -43,7 +44,7 @@ def learner(folder: Path, algorithm: str = "crr", config: Any = SETTINGS) -> Off
         act, ones = rng.uniform(-3.0, 3.0, (300, 1)), np.ones(300)
         with DatasetWriter(folder, task, task.model_hash) as writer:
             writer.append(Rows(walk[:-1], act, ones, walk[1:], 0.0 * ones, flags, first, first, last))
-    return OfflineLearner(task, Dataset.open(folder), algorithm, config)
+    return OfflineLearner(task, Dataset.open(folder), algorithm, config, seed)
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +154,16 @@ def test_a_policy_is_played_from_the_start_and_live_weights_take_its_place(
         node._receive_weights(message_of(live, node, 10))
         assert (node.counts["weights_swapped"], node.planner.weights_version) == (1, 10)
         assert not node.alerts()
+        # A count of updates says nothing to those of another training.
+        other = learner(trained / "data", seed=7)
+        other.fit_model()
+        other.advance(3)
+        for of, version in ((other, 3), (live, 10)):
+            node._receive_weights(message_of(of, node, version))
+            assert node.planner.weights_version == version
+        older = dataclasses.replace(live.weights(), version=9)
+        node._receive_weights(convert.weights_message(older, node.get_clock().now().to_msg()))
+        assert node.planner.weights_version == 10
     said = capfd.readouterr().err
     assert f"policy {tmp_path}: crr, 20 updates; measured by the training: action_distance " in said
     assert outside in said

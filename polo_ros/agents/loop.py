@@ -266,7 +266,7 @@ def make_learner(task: Task, config: LoopConfig, seed: int) -> LoopLearner:
         config=config.sac,
         ensemble=config.ensemble if config.lookahead.model == "learned" else None,
         fit=config.fit,
-        values=config.lookahead.value or config.lookahead.search == "arc",
+        values=config.lookahead.value or config.lookahead.search != "cem",  # all else asks the actor
         seed=seed,
     )
 

@@ -91,11 +91,13 @@ class Deployed:
         planner: Plans.
         about: In words, what it begins with.
         warning: What speaks against it; empty: nothing that the training has measured.
+        training: Which one it came of; empty: that is not known.
     """
 
     planner: LoopPlanner
     about: str
     warning: str
+    training: str
 
 
 def deploy(
@@ -122,7 +124,7 @@ def deploy(
         raise WeightsError(f"{folder} was learned by '{found.algorithm}', expected '{algorithm}': name that agent")
     planner = make_planner(algorithm, task, replace(config, found.about["settings"]), seed, threads)
     planner.use(Learned(found.policy, found.critic, found.model), FROM_FILE)
-    return Deployed(planner, _in_words(folder, found.about), _objection(found.about))
+    return Deployed(planner, _in_words(folder, found.about), _objection(found.about), found.training)
 
 
 def _in_words(folder: str | Path, about: dict[str, Any]) -> str:
@@ -133,7 +135,9 @@ def _in_words(folder: str | Path, about: dict[str, Any]) -> str:
 
 def _objection(about: dict[str, Any]) -> str:
     share = _measured(about, "action_outside")
-    if share is None or share <= OUTSIDE:
+    if share is None:
+        return "its training held out no data: nobody knows how many of its actions are beyond them"
+    if share <= OUTSIDE:
         return ""
     return f"{share:.1%} of the policy's actions are beyond those of its data: values and model know nothing of them"
 
@@ -197,7 +201,8 @@ def evaluate(folder: str | Path, task: Task, config: OfflineAgentConfig, options
             loop = RobotLoop(task, driver, BridgeConfig().max_plan_age)
             returns, costs = [], []
             for number in range(options.episodes):
-                episode = attempt(loop, deployed.planner, OnlineRun.FIRST_TRIED + number, options.steps)
+                began = number * options.steps  # noise of its own
+                episode = attempt(loop, deployed.planner, OnlineRun.FIRST_TRIED + number, options.steps, began)
                 returns.append(sum(t.reward for t in episode))
                 costs.append(sum(cost_of(task, t) for t in episode))
                 options.say(f"{name}: episode {number + 1} of {options.episodes}, return {returns[-1]:.4g}")

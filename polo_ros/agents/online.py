@@ -250,9 +250,12 @@ class OnlineRun:
             planner.use_weights(planner.check_weights(data), weights.version)
 
 
-def attempt(loop: RobotLoop, planner: AgentPlanner, episode: int, steps: int) -> list[Transition]:
-    """Play episode number `episode`, of at most `steps` control periods, and learn nothing."""
-    loop.start(0, episode)
+def attempt(loop: RobotLoop, planner: AgentPlanner, episode: int, steps: int, first: int = 0) -> list[Transition]:
+    """Play episode number `episode`, of at most `steps` control periods, the first of them `first`; learns nothing.
+
+    A planner's noise is of seed and control period: episodes that begin with the same one have the same noise.
+    """
+    loop.start(first, episode)
     sample = loop.sense()
     found: list[Transition] = []
     while len(found) < steps and not (found and (found[-1].terminated or found[-1].truncated)):

@@ -12,7 +12,7 @@ from polo_ros.agents.configs import CONFIGS
 from polo_ros.config import replace
 from polo_ros.experiments.base import Workplace
 from polo_ros.learning import offline_training
-from polo_ros.learning.offline_learner import OfflineError, OfflineLearner
+from polo_ros.learning.offline_learner import Diverged, OfflineLearner
 from polo_ros.learning.offline_policy import ABOUT
 from polo_ros.replay.dataset import Dataset
 
@@ -38,7 +38,7 @@ def train(settings: Mapping[str, Any], workplace: Workplace) -> dict[str, Any]:
 
     try:
         offline_training.train(learner, folder, offline_training.Told(say=say))
-    except OfflineError as error:
+    except Diverged as error:
         if not (folder / ABOUT).is_file():
             raise  # nothing to act by
         problem = str(error)

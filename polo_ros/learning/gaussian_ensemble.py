@@ -7,7 +7,7 @@ log-variance.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -149,6 +149,13 @@ class GaussianEnsemble(torch.nn.Module):
         out["log_var_max"], out["log_var_min"] = _array(self.log_var_max[chosen]), _array(self.log_var_min[chosen])
         out["input_mean"], out["input_std"] = self.input_mean.copy(), self.input_std.copy()
         return out
+
+    def check_elites(self, elites: Iterable[int]) -> tuple[int, ...]:
+        """Numbers of members as `load` takes them; raises ValueError if they are none, or not as many as are used."""
+        found = tuple(int(member) for member in elites)
+        if len(set(found)) != self.config.used or not set(found) <= set(range(self.config.members)):
+            raise ValueError(f"elites {list(found)} are not {self.config.used} of {self.config.members} members")
+        return found
 
     @torch.no_grad()
     def load(self, arrays: Arrays, elites: Sequence[int]) -> None:

@@ -147,12 +147,17 @@ class LoopLearner(SacLearner):
             arrays["fits"] = np.array([self.fits, self._fitted], np.int64)
         return arrays
 
+    def _check(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
+        super()._check(arrays)
+        if self.ensemble is not None:
+            self.ensemble.check_elites(arrays["elites"])
+
     def _load(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
         super()._load(arrays)
         if self.ensemble is not None:
             start = len(loop_weights.MODEL)
             model = {name[start:]: a for name, a in arrays.items() if name.startswith(loop_weights.MODEL)}
-            self.ensemble.load(model, [int(member) for member in arrays["elites"]])
+            self.ensemble.load(model, self.ensemble.check_elites(arrays["elites"]))
             self.fits, self._fitted = (int(count) for count in arrays["fits"])
 
     def _settings(self) -> dict[str, Any]:

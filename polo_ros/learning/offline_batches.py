@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from scipy.signal import lfilter
 
-from polo_ros.learning.actor_critic import ActionRange, input_gain
+from polo_ros.learning.actor_critic import ActionRange, input_gain, used_inputs
 from polo_ros.learning.dynamics_fit import Transitions
 from polo_ros.learning.sac import Batch
 from polo_ros.learning.weights import Arrays
@@ -63,7 +63,7 @@ class OfflineBatches:
         data: Transitions.
         inputs: Observation groups that networks see, of ActorCriticConfig.
         standardise: Whether observations are standardised by the data.
-        holdout: Share of the rows that is never drawn.
+        holdout: Share of the rows that is never drawn: whole runs of 64, `HELD` rows at most.
         rng: Draws what is held out, and what a model is fitted to.
 
     Attributes:
@@ -82,6 +82,7 @@ class OfflineBatches:
         self, task: Task, data: Dataset, inputs: str, standardise: bool, holdout: float, rng: np.random.Generator
     ) -> None:
         self.data = data.for_task(task)
+        self._task = task
         self.range = ActionRange(task)
         gain = input_gain(task, inputs)
         nobs, nu = task.observation_spec.size, task.model.nu
@@ -104,7 +105,10 @@ class OfflineBatches:
             std = np.where((spread < 1e-8) | (spread < 1e-4 * np.abs(mean)), 1.0, spread)
         self.inputs = Inputs(gain, mean, std)
         runs = np.arange(-(-len(data) // _RUN))
-        held = runs[rng.permutation(len(runs))[: min(round(holdout * len(runs)), self.HELD // _RUN)]]
+        # Few data have the more need of what they hold out.
+        least = int(holdout > 0.0 and len(runs) > 1)
+        count = min(max(least, round(holdout * len(runs))), self.HELD // _RUN)
+        held = runs[rng.permutation(len(runs))[:count]]
         self.held = _rows(np.sort(held), len(data))
         drawn = np.ones(len(data), bool)
         drawn[self.held] = False
@@ -165,17 +169,20 @@ class OfflineBatches:
     def for_model(self, most: int) -> Transitions:
         """Transitions for a dynamics model, in order: all, or so many at most, in runs drawn from everywhere.
 
-        Left out are ends that lead to the start of the next trajectory: files of others may know no better.
+        Left out is what `Task.disturb` changed, and ends that lead to the start of the next trajectory: files of others
+        may know no better.
         """
         rows = np.arange(len(self.data))
         if len(rows) > most:
             rows = _rows(np.sort(self._order[: max(1, most // _RUN)]), len(rows))
         data = self.data
-        ends = data.starts[1:-1] - 1
-        restarts = ends[(data.next_observation[ends] == data.observation[ends + 1]).all(axis=1)]
-        rows = rows[~np.isin(rows, restarts)]
-        taken = (data.observation[rows], data.action[rows], data.reward[rows], data.next_observation[rows])
-        return Transitions(*taken)
+        observations, ahead = data.observation[rows], data.next_observation[rows]
+        kept = ~np.asarray(self._task.unforeseen(observations, ahead))
+        last = np.flatnonzero(np.isin(rows, data.starts[1:-1] - 1))
+        # Without the entries that begin anew with each trajectory, as the way gone.
+        seen = used_inputs(self._task)
+        kept[last] &= (ahead[last] != data.observation[rows[last] + 1])[:, seen].any(axis=1)
+        return Transitions(observations[kept], data.action[rows[kept]], data.reward[rows[kept]], ahead[kept])
 
 
 def _rows(runs: Indexes, rows: int) -> Indexes:

@@ -26,7 +26,10 @@ class TrainConfig(Config):
         True, "networks see observations with mean 0 and deviation 1 in the data; false: in the task's scales"
     )
     holdout: float = option(
-        0.05, "share of the data that is held out, for the figures that a training ends with", low=0.0, high=0.9
+        0.05,
+        "share of the data, 4096 rows at most, that is held out for the figures that a training ends with",
+        low=0.0,
+        high=0.9,
     )
     model: bool = option(True, "fit a dynamics ensemble to the same data")
     model_transitions: int = option(

@@ -6,6 +6,8 @@ its terminal value and its actor; the model is fitted to the same data.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -34,9 +36,13 @@ from polo_ros.replay.dataset import Dataset
 from polo_ros.seeding import Stream, generator
 from polo_ros.tasks.base import Task
 
-__all__ = ["OfflineError", "OfflineLearner"]
+__all__ = ["Diverged", "OfflineError", "OfflineLearner"]
 
 _OPEN = ("train.updates", "train.log_every", "train.save_every")  # change nothing that is learned
+
+
+class Diverged(OfflineError):
+    """A training that came to nothing that could be used; what it had learned before is kept."""
 
 
 class OfflineLearner:
@@ -161,7 +167,7 @@ class OfflineLearner:
             updates: How many.
 
         Raises:
-            OfflineError: They came to numbers that are not finite, or to values that rewards cannot add up to.
+            Diverged: They came to numbers that are not finite, or to values that rewards cannot add up to.
                 Everything is as it was after the last update before that was checked.
         """
         sums: Counter[str] = Counter()
@@ -174,11 +180,15 @@ class OfflineLearner:
             here = self.preparation if self.done < self.preparation else end
             stop = min(end - self.done, here - self.done, self.CHUNK - skipped) + skipped
             kept = self._keep()
-            found = self._chunk(chunk, skipped, stop)
+            try:
+                found = self._chunk(chunk, skipped, stop)
+            except BaseException:  # in the midst of a chunk: what is saved then must be what `done` says
+                self._take_back(kept)
+                raise
             problem = self._problem(found, stop - skipped)
             if problem:
                 self._take_back(kept)
-                raise OfflineError(f"training diverged after update {self.done}, which is kept: {problem}")
+                raise Diverged(f"training diverged after update {self.done}, which is kept: {problem}")
             self.done += stop - skipped
             sums.update(found)
             counts.update({name: stop - skipped for name in found})
@@ -248,7 +258,8 @@ class OfflineLearner:
             self.batches.inputs.fold(arrays, name)
         if self.ensemble is not None:
             arrays.update({MODEL + name: array for name, array in self.ensemble.arrays().items()})
-        return Weights(self.algorithm, self._task.name, self._task.model_hash, self.done, 0, arrays)
+        training = hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:16]
+        return Weights(self.algorithm, self._task.name, self._task.model_hash, self.done, 0, arrays, training)
 
     def metrics(self) -> dict[str, float]:
         """Figures of policy and model by name, of rows that were held out; nothing is drawn.
@@ -330,6 +341,12 @@ class OfflineLearner:
         done, figures = state.get("done"), state.get("model")
         if not isinstance(done, int) or isinstance(done, bool) or done < 0 or not isinstance(figures, dict):
             raise checkpoints.CheckpointError(f"checkpoint {path}: done is {done!r} and model {figures!r}")
+        elites: tuple[int, ...] = ()
+        if self.ensemble is not None:
+            try:
+                elites = self.ensemble.check_elites(arrays["elites"])
+            except ValueError as error:
+                raise checkpoints.CheckpointError(f"checkpoint {path}: {error}") from None
         self.done, self._model_figures = done, {str(name): float(value) for name, value in sorted(figures.items())}
         for name, net in self._learned.networks.items():
             net.load(arrays, name)
@@ -340,7 +357,7 @@ class OfflineLearner:
             adam.steps = self._steps_of(name)
         if self.ensemble is not None:
             model = {name[len(MODEL) :]: a for name, a in arrays.items() if name.startswith(MODEL)}
-            self.ensemble.load(model, [int(member) for member in arrays["elites"]])
+            self.ensemble.load(model, elites)
         return found.warnings
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:

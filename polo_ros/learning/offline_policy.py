@@ -32,6 +32,7 @@ from polo_ros.tasks.base import FloatArray, Task
 
 FORMAT = "polo_ros policy 1"
 WEIGHTS = "policy.safetensors"
+BEFORE = "policy.safetensors.prev"  # what policy.json is still about while the two files are replaced
 ABOUT = "policy.json"
 
 
@@ -46,6 +47,7 @@ class OfflinePolicy:
         model: Weights of the dynamics ensemble's elites, as EnsembleDynamics takes them; None: none was fitted.
         ensemble: Its sizes.
         about: All that policy.json says.
+        training: Which one it came of, as its weights have it; empty: they do not say.
     """
 
     algorithm: str
@@ -54,13 +56,15 @@ class OfflinePolicy:
     model: Arrays | None
     ensemble: EnsembleConfig
     about: dict[str, Any]
+    training: str
 
     @classmethod
     def load(cls, folder: str | Path, task: Task, reduction: str = "min") -> OfflinePolicy:
         """Read the folder that `polo train --out` wrote.
 
         Args:
-            folder: With policy.json and policy.safetensors.
+            folder: With policy.json and policy.safetensors, or policy.safetensors.prev if it is that which the former
+                is about: a training that replaces both goes on, or was killed.
             task: What is to be done with it.
             reduction: What the critic's values make of its members; see CriticFunction.
 
@@ -72,7 +76,11 @@ class OfflinePolicy:
         about, data = read_about(folder), _bytes(folder / WEIGHTS)
         algorithm = about["algorithm"]
         if about["weights"] != digest(data):
-            raise WeightsError(f"{folder / WEIGHTS} is not what {ABOUT} is about: its sha256 is {digest(data)}")
+            before = folder / BEFORE
+            kept = _bytes(before) if before.exists() else b""
+            if about["weights"] != digest(kept):
+                raise WeightsError(f"{folder / WEIGHTS} is not what {ABOUT} is about: its sha256 is {digest(data)}")
+            data = kept
         told = origin(data)
         for word, expected in (("kind", algorithm), ("task", task.name), ("model_hash", task.model_hash)):
             for file, found in ((ABOUT, about.get(word, expected)), (WEIGHTS, told.get(word))):
@@ -92,7 +100,7 @@ class OfflinePolicy:
                 raise WeightsError(f"{folder / WEIGHTS}: {error}") from None
         policy = make_policy(algorithm, task, config, arrays)
         critic = CriticFunction(task, config.networks, arrays, reduction)
-        return cls(algorithm, policy, critic, model or None, config.ensemble, about)
+        return cls(algorithm, policy, critic, model or None, config.ensemble, about, told.get("training", ""))
 
 
 class LatentPolicy:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from polo_ros.learning.dynamics_fit import FitProgress
 from polo_ros.learning.offline_learner import OfflineError, OfflineLearner, differences
-from polo_ros.learning.offline_policy import ABOUT, FORMAT, WEIGHTS
+from polo_ros.learning.offline_policy import ABOUT, BEFORE, FORMAT, WEIGHTS
 from polo_ros.learning.weights import digest
 
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.jsonl"
 IDENTITY = "train.json"
 EVENTS = "tensorboard"
+LOCK = ".lock"  # held by who trains
 
 
 class Stopped(Exception):
@@ -55,7 +58,8 @@ def train(learner: OfflineLearner, folder: Path, told: Told | None = None) -> di
     """Learn until `learner.total`, going on from the folder's checkpoint if there is one.
 
     In `folder`: policy.safetensors and policy.json (see OfflinePolicy), checkpoint.safetensors, log.jsonl, train.json
-    and, if TensorBoard is installed, its events. All but the log are written whole or not at all.
+    and, if TensorBoard is installed, its events. All but the log are written whole or not at all, and there is a policy
+    that can be loaded from the first one on.
 
     Args:
         learner: Fresh.
@@ -66,36 +70,45 @@ def train(learner: OfflineLearner, folder: Path, told: Told | None = None) -> di
         What policy.json says, without the settings.
 
     Raises:
-        OfflineError: The folder is of another training; or this one diverged, and what it had learned before is saved.
+        OfflineError: The folder is of another training, or another process trains in it; or this one diverged, and what
+            it had learned before is saved.
         CheckpointError: The checkpoint is damaged.
+        OSError: Something cannot be written.
     """
     told = told or Told()
     folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        return _train(learner, folder, told)
+
+
+def _train(learner: OfflineLearner, folder: Path, told: Told) -> dict[str, Any]:
     _claim(learner, folder / IDENTITY)
     try:
         for warning in learner.restore(folder / CHECKPOINT):
             told.say(warning)
     except FileNotFoundError:
-        pass
+        known = -1
     else:
+        known = learner.done
         told.say(f"goes on after update {learner.done} of {learner.total}")
         told.made({})
-    log = _Log(folder, learner.done, told)
+    log = _Log(folder, known, told)
     try:
-        _fit_model(learner, log, told)
+        if learner.model_missing:
+            _fit_model(learner, log, told)
+            _save(learner, folder)
         _learn(learner, folder, log, told)
     except Stopped:
         told.say(f"stopped after update {learner.done} of {learner.total}; the same command goes on from there")
     finally:
-        log.close()
-        result = _save(learner, folder)
+        try:
+            log.close()
+        finally:
+            result = _save(learner, folder)
     return {name: value for name, value in result.items() if name != "settings"}
 
 
 def _fit_model(learner: OfflineLearner, log: _Log, told: Told) -> None:
-    if not learner.model_missing:
-        return
-
     def progress(now: FitProgress) -> None:
         told.say(f"model: epoch {now.epoch}, {now.gradient_steps} steps, error {now.holdout_error:.4g}")
         if told.stop():
@@ -122,6 +135,9 @@ def _learn(learner: OfflineLearner, folder: Path, log: _Log, told: Told) -> None
                     sums[name] = sums.get(name, 0.0) + step * value
                 if told.stop():
                     raise Stopped
+                before = learner.done - step
+                if before // train.save_every != learner.done // train.save_every and learner.done < learner.total:
+                    _save(learner, folder)
         finally:
             made, seconds = learner.done - first, time.perf_counter() - began
             if made:
@@ -131,8 +147,6 @@ def _learn(learner: OfflineLearner, folder: Path, log: _Log, told: Told) -> None
                 told.made(figures)
                 words = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
                 told.say(f"update {learner.done} of {learner.total}: {words}")
-        if first // train.save_every != learner.done // train.save_every and learner.done < learner.total:
-            _save(learner, folder)
 
 
 def _save(learner: OfflineLearner, folder: Path) -> dict[str, Any]:
@@ -155,6 +169,8 @@ def _save(learner: OfflineLearner, folder: Path) -> dict[str, Any]:
         "settings": learner.settings(),
     }
     if learner.whole:  # what was not learned yet is nothing to act by
+        if (folder / WEIGHTS).exists():
+            _replace(folder / BEFORE, (folder / WEIGHTS).read_bytes())
         _replace(folder / WEIGHTS, data)
         _replace(folder / ABOUT, (json.dumps(about, indent=2) + "\n").encode())
     return about
@@ -175,6 +191,16 @@ def _claim(learner: OfflineLearner, path: Path) -> None:
         raise OfflineError(f"{path.parent} is of another training; name another folder: {changed}")
 
 
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    with open(folder / LOCK, "w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OfflineError(f"another process trains in {folder}") from None
+        yield
+
+
 def _replace(path: Path, data: bytes) -> None:
     """Write a file whole or not at all."""
     partial = path.with_name(f".{path.name}.partial")
@@ -186,7 +212,7 @@ def _replace(path: Path, data: bytes) -> None:
 
 
 class _Log:
-    """log.jsonl, a line for some updates, and the same figures for TensorBoard."""
+    """log.jsonl, a line for some updates, and the same figures for TensorBoard; lines beyond `done` updates go."""
 
     def __init__(self, folder: Path, done: int, told: Told) -> None:
         path = folder / LOG
@@ -228,5 +254,5 @@ def _tensorboard(folder: Path, done: int) -> Scalars | None:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    writer: Scalars = SummaryWriter(str(folder), purge_step=done + 1)
+    writer: Scalars = SummaryWriter(str(folder), purge_step=max(0, done) + 1)
     return writer

@@ -278,6 +278,9 @@ class SacLearner:
         arrays["adam.steps"] = np.array([adam.steps for adam in self.sac.adams.values()], np.int64)
         return arrays
 
+    def _check(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
+        """Raise ValueError for numbers of a checkpoint that cannot be; its layout is right."""
+
     def _load(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
         """Take over what `_arrays` gave, but for the buffer."""
         for prefix, net, vector in self._networks():
@@ -304,6 +307,7 @@ class SacLearner:
                 raise checkpoints.CheckpointError(f"checkpoint {path}: {name} is {value!r}, expected an integer")
         arrays = found.arrays
         try:
+            self._check(arrays)
             self.buffer.load({name[len("buffer.") :]: a for name, a in arrays.items() if name.startswith("buffer.")})
         except ValueError as error:
             raise checkpoints.CheckpointError(f"checkpoint {path}: {error}") from None

@@ -36,11 +36,14 @@ class Weights:
     version: int
     effective_step: int  # first control period that may use them, in lockstep
     arrays: Arrays
+    training: str = ""  # of which training, where versions of one say nothing about those of another
 
     def encode(self) -> bytes:
         """The arrays as a safetensors file that says what it is of."""
         # As one entry: the library writes several in any order, and equal weights must have equal bytes.
         origin = {"kind": self.kind, "task": self.task, "model_hash": self.model_hash}
+        if self.training:
+            origin["training"] = self.training
         return safetensors.numpy.save(self.arrays, metadata={_ORIGIN: json.dumps(origin)})
 
 
@@ -81,7 +84,7 @@ def read_initial(name: str, kind: str, task: str, model_hash: str, shapes: Shape
 
 
 def origin(data: bytes) -> dict[str, str]:
-    """What encoded weights say they are of: kind, task, model_hash. Raises WeightsError if they do not."""
+    """What encoded weights say they are of: kind, task, model_hash, perhaps training. Raises WeightsError if not."""
     try:
         # Eight bytes of length, and so many of JSON.
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])

@@ -16,7 +16,7 @@ from polo_ros import tasks
 from polo_ros.agents import registry
 from polo_ros.agents.base import AgentPlanner, required_version
 from polo_ros.agents.configs import CONFIGS
-from polo_ros.learning.weights import WeightsError
+from polo_ros.learning.weights import WeightsError, origin
 from polo_ros.msg import Plan, PlannerStatus, State, Weights
 from polo_ros.nodes import convert
 from polo_ros.nodes.base import FRESH, LATCHED, LATEST, PoloNode, spin
@@ -71,6 +71,7 @@ class Planner(PoloNode):
         self._identity = secrets.randbits(63) + 1
         self._last: PlanResult | None = None
         self._plan_ms = 0.0
+        self._training = ""  # that the weights in use are of, if they say so
         self._objection = ""  # to the policy that plans begin with, as long as they go by it
         self._latency_ms, self._missed = Window(), Window()
         self._beyond: list[float] = []  # predicted costs of infeasible plans since diagnostics were published last
@@ -107,7 +108,7 @@ class Planner(PoloNode):
             )
         deployed = self._agent.deploy(self.settings.policy, *given)
         self.get_logger().info(deployed.about)
-        self._objection = deployed.warning
+        self._objection, self._training = deployed.warning, deployed.training
         if deployed.warning:
             self.get_logger().warning(f"policy: {deployed.warning}")
         return deployed.planner
@@ -153,11 +154,18 @@ class Planner(PoloNode):
 
     def _receive_weights(self, message: Weights) -> None:
         try:
-            arrays = self.planner.check_weights(convert.weights_data(message, self.task, self.planner.kind))
+            data = convert.weights_data(message, self.task, self.planner.kind)
+            arrays = self.planner.check_weights(data)
+            training = origin(data).get("training", "")
         except WeightsError as error:
             self.refuse("weights_refused", f"weights {message.version} refused: {error}")
             return
-        if message.version < self.planner.weights_version:
+        if training != self._training:
+            self.get_logger().info(
+                f"weights {message.version} are of another training: their versions count from now on"
+            )
+            self._training = training
+        elif message.version < self.planner.weights_version:
             # A learner that was restarted begins with its last checkpoint.
             self.get_logger().info(f"weights {message.version} are older than those in use")
             return
