@@ -161,9 +161,7 @@ class Planner(PoloNode):
             self.refuse("weights_refused", f"weights {message.version} refused: {error}")
             return
         if training != self._training:
-            self.get_logger().info(
-                f"weights {message.version} are of another training: their versions count from now on"
-            )
+            self.get_logger().info(f"weights {message.version} are of another training than those before")
             self._training = training
         elif message.version < self.planner.weights_version:
             # A learner that was restarted begins with its last checkpoint.
