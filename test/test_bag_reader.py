@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -252,6 +256,54 @@ def test_of_two_descriptions_of_a_topic_the_checked_one_counts(tmp_path: Path, n
     info, _ = scan(tmp_path / "x.mcap")
     assert sorted(name for name, _ in info.topics) == ["/learner/status", "/planner/status", "/transition"]
     assert info.messages == 8
+
+
+@contextmanager
+def little_memory() -> Iterator[None]:
+    """512 MiB more than there are in use."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (512 << 20), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+HUGE = 1 << 40  # bytes of a file with a hole in it
+
+
+@pytest.mark.parametrize("kind", [Opcode.CHUNK, Opcode.METADATA, Opcode.FOOTER])
+def test_a_length_that_cannot_be_is_a_problem_and_takes_no_memory(tmp_path: Path, kind: int) -> None:
+    content = bytearray(_whole())
+    offset = [offset for opcode, offset in _records(_whole()) if opcode == kind][0 if kind == Opcode.METADATA else -1]
+    if kind != Opcode.FOOTER:
+        struct.pack_into("<Q", content, offset + 1, HUGE - offset - 9)
+    (tmp_path / "x.mcap").write_bytes(content)
+    os.truncate(tmp_path / "x.mcap", HUGE)
+    with little_memory():
+        messages, problems = _read(tmp_path / "x.mcap")
+        counted, _ = scan(tmp_path / "x.mcap")
+    lost = {Opcode.CHUNK: 2, Opcode.METADATA: 8, Opcode.FOOTER: 0}[Opcode(kind)]
+    assert messages == EXPECTED[: 8 - lost]
+    assert counted.messages == 8 - lost
+    if kind == Opcode.FOOTER:
+        assert [problem.message for problem in problems] == ["does not end as an MCAP file does"]
+    else:
+        assert f"a record of {HUGE - offset - 9} bytes is left out" in problems[0].message
+
+
+def test_an_index_that_cannot_be_so_large_is_not_used(tmp_path: Path) -> None:
+    whole, size = _whole(), 9 + 20 + 8  # the footer with the magic
+    start = struct.unpack_from("<Q", whole, len(whole) - size + 9)[0]
+    with open(tmp_path / "x.mcap", "wb") as stream:
+        stream.write(whole[:-size])
+        stream.seek(HUGE)
+        stream.write(struct.pack("<BQQQI", Opcode.FOOTER, 20, start, 0, 0) + whole[-8:])
+    with little_memory():
+        counted, problems = scan(tmp_path / "x.mcap")
+    assert counted.messages == 8
+    assert "goes on with zeros" in problems[0].message
 
 
 @given(content=st.binary(max_size=300))

@@ -33,6 +33,8 @@ from polo_ros.tasks.base import FloatArray
 
 MAGIC = b"\x89MCAP0\r\n"
 MAX_CHUNK = 1 << 30  # bytes; a larger one is a damaged length field
+MAX_RECORD = MAX_CHUNK + (1 << 20)  # bytes, as the above, with what stands before the chunk's data
+MAX_SUMMARY = 1 << 28  # bytes of an index: enough for a terabyte. With a larger one the file is read instead
 MAX_METADATA = 1 << 26  # bytes of metadata.yaml
 _HEADER = struct.Struct("<BQ")  # opcode, length
 _MESSAGE = struct.Struct("<HIQQ")  # channel, sequence, log time, publish time
@@ -158,16 +160,21 @@ class FileReader:
             if len(head) < _HEADER.size:
                 raise _Cut("ends within a record, since recording was cut")
             opcode, length = _HEADER.unpack(head)
+            if opcode == length == 0:
+                raise _Cut("goes on with zeros, since recording was cut")
             if length > self.info.size - stream.tell():
                 raise _Cut("ends within a record, since recording was cut, or the record's length is damaged")
             if opcode in (Opcode.MESSAGE_INDEX, Opcode.ATTACHMENT):
                 stream.seek(length, os.SEEK_CUR)
                 yield opcode, b""
+            elif length > MAX_RECORD:
+                self._problem("damaged", f"a record of {length} bytes is left out: at most {MAX_RECORD} are credible")
+                stream.seek(length, os.SEEK_CUR)
             else:
                 yield opcode, stream.read(length)
 
     def _end(self, stream: BinaryIO) -> None:
-        if stream.read() == MAGIC:
+        if stream.read(len(MAGIC) + 1) == MAGIC:
             self.info.complete = True
         else:
             self._problem("truncated", "does not end as an MCAP file does")
@@ -384,7 +391,7 @@ def _indexed(path: Path) -> FileInfo | None:
         opcode, length, start, _, crc = struct.unpack("<BQQQI", tail[: _HEADER.size + 20])
         if tail[-len(MAGIC) :] != MAGIC or (opcode, length) != (Opcode.FOOTER, 20):
             return None
-        if not len(MAGIC) <= start < size - footer_size:
+        if not len(MAGIC) <= start < size - footer_size or size - footer_size - start > MAX_SUMMARY:
             return None
         stream.seek(start)
         summary = stream.read(size - footer_size - start)
@@ -406,8 +413,9 @@ def _indexed(path: Path) -> FileInfo | None:
             for offset in metadata:
                 stream.seek(offset)
                 opcode, length = _HEADER.unpack(stream.read(_HEADER.size))
-                if length < size:
-                    reader._other(opcode, stream.read(length))
+                if length > min(size, MAX_RECORD):
+                    return None
+                reader._other(opcode, stream.read(length))
         except _RECORD_ERRORS:
             return None
     stated = reader._stated
