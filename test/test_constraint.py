@@ -279,6 +279,67 @@ def test_a_candidate_beyond_the_limit_is_never_drawn() -> None:
     assert seen == {True, False}
 
 
+class Gusts:
+    """A cart that wind pushes, two particles each; keeps what it was asked and what came of it."""
+
+    def __init__(self, drawn: bool = True) -> None:
+        self.rng = np.random.default_rng(11)
+        self.drawn = drawn
+        self.asked: list[FloatArray] = []
+        self.found: list[FloatArray] = []
+
+    def rollout(self, starts: FloatArray, actions: FloatArray) -> Rollouts:
+        gusts = self.rng.normal(0.0, 0.3, (len(actions), 2, *actions.shape[1:]))
+        if not self.drawn:
+            gusts[:] = np.array([-0.1, 0.3])[:, None, None]
+        each = [LinearDynamics().rollout(starts, actions + gusts[:, index]).observations for index in range(2)]
+        self.asked.append(actions.copy())
+        self.found.append(np.stack(each, axis=1))
+        return Rollouts(self.found[-1], np.ones(len(actions), bool), drawn=self.drawn)
+
+    def costs(self, call: int) -> FloatArray:
+        """Of each candidate of a call, in the worse of its particles."""
+        velocities = self.found[call][..., 1:, 1]
+        return np.asarray((velocities - 0.35).clip(min=0.0).sum(axis=-1).max(axis=-1))
+
+
+@pytest.mark.parametrize("kind", SEARCHES)
+@pytest.mark.parametrize("limit", [0.0, 0.01, 0.1])
+def test_a_plan_is_judged_by_futures_that_it_was_not_chosen_for(kind: str, limit: float) -> None:
+    constraint = ConstraintConfig(active=True, limit=limit, minimal=5, rolls=7)
+    task, judged = Corridor(), []
+    for seed in range(12):
+        dynamics = Gusts()
+        found = search(kind, task, constraint, dynamics, rollouts=60, iterations=3).plan(
+            START, np.random.default_rng(seed)
+        )
+        assert [len(batch) for batch in dynamics.asked] == [60, 60, 60, 14], "the mean and the best, seven times each"
+        costs = dynamics.costs(-1).reshape(2, 7).max(axis=1)
+        plans = dynamics.asked[-1].reshape(2, 7, H, 1)
+        assert (plans == plans[:, :1]).all()
+        chosen = 0 if costs[0] <= limit or costs[0] <= costs[1] else 1
+        np.testing.assert_array_equal(found.actions, plans[chosen, 0])
+        assert found.predicted_cost == costs[chosen] and found.within_limit == (costs[chosen] <= limit)
+        # The best by the rule: of all candidates within the limit the one that pays most; if none is, the cheapest.
+        lucky = np.concatenate([dynamics.costs(call) for call in range(3)])
+        everyone = np.concatenate(dynamics.asked[:3])
+        of_best = lucky[(everyone == plans[1, 0]).all(axis=(1, 2))].min()
+        assert of_best <= limit or of_best == lucky.min()
+        judged.append((of_best, costs[1]))
+    assert any(before <= limit < after for before, after in judged), "luck that does not last"
+
+
+@pytest.mark.parametrize("kind", SEARCHES)
+def test_a_model_without_chance_is_asked_once(kind: str) -> None:
+    dynamics = Gusts(drawn=False)
+    constraint = ConstraintConfig(active=True, limit=0.05, minimal=5)
+    found = search(kind, Corridor(), constraint, dynamics, rollouts=60, iterations=3).plan(
+        START, np.random.default_rng(0)
+    )
+    assert [len(batch) for batch in dynamics.asked] == [60, 60, 60, 2]
+    assert found.within_limit and found.predicted_cost <= 0.05
+
+
 class Loaded:
     """Three carts that differ in mass: one particle each."""
 

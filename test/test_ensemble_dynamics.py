@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,6 +81,23 @@ def test_rollouts_say_of_which_members_the_particles_are_where_that_can_be_told(
         ({"particles": 6, "propagation": "ts1"}, 0),
     ):
         assert dynamics(source, **changes).rollout(starts, actions).members == members
+
+
+@pytest.mark.parametrize(
+    ("changes", "drawn"),
+    [
+        ({"particles": 3}, True),
+        ({"particles": 3, "sampled": False}, False),
+        ({"particles": 1, "sampled": False}, True),
+        ({"particles": 3, "sampled": False, "propagation": "ts1"}, True),
+    ],
+)
+def test_rollouts_say_whether_the_same_candidate_may_come_out_otherwise(changes: dict[str, Any], drawn: bool) -> None:
+    ensemble = dynamics(model(), **changes)
+    starts, actions = problem()
+    found = ensemble.rollout(starts[0], np.repeat(actions[:1], 12, axis=0))
+    assert found.drawn == drawn
+    assert np.allclose(found.observations, found.observations[:1], **NEAR) != drawn
 
 
 def test_pessimism_is_over_the_members_of_a_learned_model():

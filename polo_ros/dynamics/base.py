@@ -27,6 +27,7 @@ class Rollouts:
     valid: Flags  # (N,) False where the model diverged
     rewards: Floats | None = None  # (N, H) or (N, P, H) as the model predicts them; None: the task tells
     members: int = 0  # models that the particles are of, equal parts in their order; 0: of none in particular
+    drawn: bool = False  # chance had a part: the same candidates may come out otherwise the next time
 
 
 class Dynamics(Protocol):

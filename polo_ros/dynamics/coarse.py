@@ -74,7 +74,7 @@ class CoarseDynamics:
             actions = np.concatenate((actions, np.repeat(actions[:, -1:], missing, axis=1)), axis=1)
         found = self._coarse.rollout(starts, actions.reshape(n, steps, self._stride, nu).mean(axis=2))
         ends = -(-np.arange(horizon + 1) // self._stride)
-        return Rollouts(found.observations[..., ends, :], found.valid, members=found.members)
+        return Rollouts(found.observations[..., ends, :], found.valid, members=found.members, drawn=found.drawn)
 
     def advance(self, start: FloatArray, actions: FloatArray) -> FloatArray:
         """The state (nstate,) after actions (T, nu) from `start` (nstate,), in the task's own steps."""

@@ -103,7 +103,10 @@ class EnsembleDynamics:
         if not valid.all():
             buffers.seen[~valid] = 0.0  # nobody is to reckon with them
             buffers.earned[~valid] = 0.0
-        return Rollouts(buffers.seen, valid, rewards, self.prediction.members(self.config))
+        members = self.prediction.members(self.config)
+        # Without noise, too, who predicts a particle may be a matter of chance, or of the candidate's place.
+        drawn = self.prediction.sampled or not members
+        return Rollouts(buffers.seen, valid, rewards, members, drawn)
 
     @torch.inference_mode()
     def advance(self, start: FloatArray, actions: FloatArray) -> FloatArray:

@@ -129,12 +129,9 @@ class Arc(GaussianSearch):
             effective = 1.0 / float(weights @ weights)
             best, mean = float(scores[top]), float(scores[np.isfinite(scores)].mean())
             gaussian.move(candidates, weights, 0.0, config.keep)
-        if config.executed == "draw" and not choice.infeasible:
-            drawn_one = int(rng.choice(len(weights), p=weights))
-            choice.draw(drawn_one)
-            gaussian.mean = candidates[drawn_one].copy()
-        else:  # where too few keep to the limit, nothing is left to chance
-            gaussian.mean = choice.settle(gaussian.mean)
+        if config.executed == "draw" and not choice.infeasible:  # else nothing is left to chance
+            gaussian.mean = candidates[rng.choice(len(weights), p=weights)].copy()
+        gaussian.mean = choice.settle(gaussian.mean)
         return PlanResult(
             actions=gaussian.mean.copy(),
             rollouts=pace.evaluated,
@@ -149,6 +146,7 @@ class Arc(GaussianSearch):
             predicted_cost=choice.cost,
             feasible_fraction=choice.feasible,
             infeasible=choice.infeasible,
+            within_limit=choice.within,
         )
 
     def _proposed(self, start: FloatArray, rng: np.random.Generator) -> FloatArray:

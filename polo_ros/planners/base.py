@@ -28,6 +28,7 @@ class PlanResult:
     predicted_cost: float = 0.0  # of `actions`, in the worst future predicted; 0 without a constraint
     feasible_fraction: float = 1.0  # of the last iteration's candidates, those that keep to the limit
     infeasible: bool = False  # these were too few: cost was minimised, and reward ignored
+    within_limit: bool = True  # predicted_cost is, where a constraint is active
 
 
 class Planner(Protocol):

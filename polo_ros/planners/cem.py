@@ -104,4 +104,5 @@ class Cem(GaussianSearch):
             predicted_cost=choice.cost,
             feasible_fraction=choice.feasible,
             infeasible=choice.infeasible,
+            within_limit=choice.within,
         )

@@ -16,9 +16,9 @@ class Choice:
     """Ranks a search's candidates, stands in for a mean that costs too much, and lets a search begin anew.
 
     The mean of plans that pass an obstacle on either side runs into it: limits hold for candidates, not for what lies
-    between them. So the mean is rolled out as well, and where it does not keep to the limit, the best candidate seen is
-    played if that costs less. While too few candidates keep to the limit, part of them is drawn from all of the range.
-    Without an active constraint nothing is done, and nothing rolled out.
+    between them. So the mean and the best candidate seen are rolled out once more, and where the mean does not keep to
+    the limit, the candidate is played if that costs less. While too few candidates keep to the limit, part of them is
+    drawn from all of the range. Without an active constraint nothing is done, and nothing rolled out.
 
     Args:
         task: Range of the actuators.
@@ -27,7 +27,8 @@ class Choice:
 
     Attributes:
         active: Whether costs are limited in this plan.
-        cost: Of what is played, in the worst future predicted; 0 without a constraint.
+        cost: Of what is played, in the worst future predicted once more; 0 without a constraint.
+        within: Whether that is within the limit.
         feasible: Share of the newest candidates that keep to the limit.
         infeasible: Too few of these do, so that they were ranked by cost.
     """
@@ -51,10 +52,9 @@ class Choice:
         self._start = start
         self._best: FloatArray | None = None
         self._best_key = (False, -math.inf, -math.inf)  # beyond the limit its cost, turned, is first; its score
-        self._best_cost = math.inf
-        self._costs = np.empty(0)  # of the newest candidates
+        self._drawn = True  # unless the newest candidates tell otherwise
         self.active = self._objective.constraint.active
-        self.cost, self.feasible, self.infeasible = 0.0, 1.0, False
+        self.cost, self.feasible, self.infeasible, self.within = 0.0, 1.0, False, True
 
     def anew(self, drawn: FloatArray, rng: np.random.Generator) -> None:
         """Write over the last of what is drawn (N, H, nu) if too few of the candidates before kept to the limit."""
@@ -71,32 +71,40 @@ class Choice:
         found = rank(scores.score, scores.cost, self._objective.constraint)
         self.feasible, self.infeasible = found.feasible, found.infeasible
         self._stuck = found.infeasible
+        self._drawn = scores.drawn
         top = found.top
         if found.score[top] == -math.inf:
             return found  # all diverged: nothing can be told of them
-        self._costs = scores.cost
         cost = float(scores.cost[top])
         within = cost <= self._objective.constraint.limit
         score = float(scores.score[top])
         key = within, score if within else -cost, score
         if key > self._best_key:
-            self._best, self._best_key, self._best_cost = candidates[top].copy(), key, cost
+            self._best, self._best_key = candidates[top].copy(), key
         return found
 
-    def draw(self, candidate: int) -> None:
-        """Say that one of the newest candidates is played."""
-        if self.active:
-            self.cost = float(self._costs[candidate])
+    def settle(self, plan: FloatArray) -> FloatArray:
+        """What to play, (H, nu): what the search has come to, unless the best candidate is needed.
 
-    def settle(self, mean: FloatArray) -> FloatArray:
-        """What to play, (H, nu): the mean of the search, unless the best candidate is needed."""
+        Both are predicted again, several times where chance has a part in it. A candidate that was the best of many
+        has had luck, and a mean was never rolled out at all.
+        """
         if not self.active:
-            return mean
-        plan = mean[None]
-        found = self._objective.returns(self._dynamics.rollout(self._start, plan), plan)
-        known = found.cost is not None and bool(found.valid[0]) and bool(np.isfinite(found.cost[0]))
-        self.cost = float(found.cost[0]) if known and found.cost is not None else math.inf
-        if self._best is None or self.cost <= max(self._objective.constraint.limit, self._best_cost):
-            return mean
-        self.cost = self._best_cost
-        return self._best
+            return plan
+        limit = self._objective.constraint.limit
+        plans = plan[None] if self._best is None else np.stack((plan, self._best))
+        costs = self._judged(plans)
+        chosen = 0 if costs[0] <= limit else int(costs.argmin())
+        self.cost = float(costs[chosen])
+        self.within = self.cost <= limit
+        return np.array(plans[chosen])
+
+    def _judged(self, plans: FloatArray) -> FloatArray:
+        """What plans (n, H, nu) cost in the worst of all futures predicted, (n,); inf where one diverges."""
+        rolls = self._objective.constraint.rolls if self._drawn else 1
+        rows = np.repeat(plans, rolls, axis=0)
+        found = self._objective.returns(self._dynamics.rollout(self._start, rows), rows)
+        if found.cost is None:
+            return np.zeros(len(plans))
+        costs = np.where(found.valid & np.isfinite(found.cost), found.cost, np.inf)
+        return np.asarray(costs.reshape(len(plans), rolls).max(axis=1))

@@ -56,6 +56,14 @@ class ConstraintConfig(Config):
         high=1e6,
         live=True,
     )
+    rolls: int = option(
+        16,
+        "times that a plan, and the best candidate beside it, are predicted once more before one is played; the worst "
+        "counts: candidates are chosen by luck as well. A model that leaves nothing to chance is asked once",
+        low=1,
+        high=10_000,
+        live=True,
+    )
     anew: float = option(
         0.5,
         "share of what is drawn that is meanwhile a constant action from anywhere in the range: a search that stands "

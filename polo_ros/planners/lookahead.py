@@ -45,7 +45,7 @@ class PublishedLookahead(Objective):
         reward = rewards[..., :-1].sum(axis=-1, dtype=np.float64)
         alive = None if ended is None else ~ended[..., -1]
         cost = self.cost(rollouts, actions, ended)
-        return Returns(reward, terminal, alive, rollouts.valid, action, cost, rollouts.members)
+        return Returns(reward, terminal, alive, rollouts.valid, action, cost, rollouts.members, rollouts.drawn)
 
     def estimate(self, returns: Returns, value: TerminalValue) -> ValueEstimate:
         """The value of the last actions where they are taken, laid flat."""

@@ -161,6 +161,7 @@ class Mppi:
             predicted_cost=choice.cost,
             feasible_fraction=choice.feasible,
             infeasible=choice.infeasible,
+            within_limit=choice.within,
         )
 
     def _sample(self, rng: np.random.Generator) -> FloatArray:

@@ -56,6 +56,7 @@ class Scores:
     spread: float
     gate: float
     cost: FloatArray | None = None  # (N,) in the worst future predicted; None: it is not limited
+    drawn: bool = False  # as of Rollouts
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class Returns:
     action: FloatArray | None = None  # (N, nu) taken at the terminal observations, for objectives that value actions
     cost: FloatArray | None = None  # (N,), without an axis of particles, in the worst of them; None: it is not limited
     members: int = 0  # as of Rollouts
+    drawn: bool = False  # the same
 
 
 class Objective:
@@ -120,7 +122,7 @@ class Objective:
         reward = (flat @ self._discounts[:-1]).reshape(rewards.shape[:-1])
         alive = None if ended is None else ~ended[..., -1]
         cost = self.cost(rollouts, actions, ended)
-        return Returns(reward, terminal, alive, rollouts.valid, None, cost, rollouts.members)
+        return Returns(reward, terminal, alive, rollouts.valid, None, cost, rollouts.members, rollouts.drawn)
 
     def ended(self, rollouts: Rollouts) -> Flags | None:
         """Whether this or an earlier observation of a candidate is terminal, (N, H + 1); None: the task never ends."""
@@ -174,7 +176,7 @@ class Objective:
         invalid = len(usable) - int(np.count_nonzero(usable))
         if invalid:
             score = np.where(usable, score, -np.inf)
-        return Scores(score, invalid, spread, gate, whole.cost)
+        return Scores(score, invalid, spread, gate, whole.cost, whole.drawn)
 
     def _expected(self, score: FloatArray, members: int) -> FloatArray:
         """Scores (N,) of those of particles (N, P)."""
@@ -205,4 +207,5 @@ def _joined(parts: Sequence[Returns]) -> Returns:
         np.concatenate(action) if action else None,
         np.concatenate(cost) if cost else None,
         parts[0].members,
+        parts[0].drawn,
     )
