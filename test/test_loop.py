@@ -331,8 +331,11 @@ class Dear(CartTask):
 @pytest.mark.parametrize("model", ["learned", "mujoco"])
 @pytest.mark.parametrize("search", ["arc", "cem"])
 def test_pessimism_and_a_limit_are_taken_from_the_next_plan_on(model: str, search: str) -> None:
-    settings = {"lookahead.model": model, "lookahead.search": search, "dynamics.members": 3, "arc.rollouts": 40}
-    config = changed(CONFIG, settings | {"cem.rollouts": 40, "sac.warmup": 0, "constraint.minimal": 1})
+    settings: dict[str, object] = {"lookahead.model": model, "lookahead.search": search, "dynamics.members": 3}
+    settings["arc.rollouts"] = 40
+    # Without noise: the cost of a plan is the same every time.
+    settings |= {"cem.rollouts": 40, "sac.warmup": 0, "constraint.minimal": 1, "prediction.sampled": False}
+    config = changed(CONFIG, settings)
     made = LoopPlanner(Dear(), config, seed=4, exploring=False, threads=1)
     weights = taught(config)[0].weights()
     made.use_weights(made.check_weights(weights.encode()), weights.version)
@@ -411,6 +414,9 @@ def test_a_run_tells_what_its_episodes_cost_and_how_often_the_limit_could_not_be
     figures = found.summary(task, 1)
     assert figures["episode_costs"] == [pytest.approx(sum(1.0 + abs(t.next_observation[1]) for t in seen))]
     assert figures["infeasible_plans"] == sum(t.step >= CONFIG.sac.warmup for t in seen) == 20
+    assert found.silent_costs == 0, "all of it was foreseen"
+    with make_run(task, changed(config, {"constraint.limit": 1e6}), seed=1, threads=1) as run:
+        assert run.go(50).silent_costs == 20, "random actions are no plans"
     (evaluation,) = figures["evaluations"]  # type: ignore[misc]
     assert len(evaluation["costs"]) == 1 and evaluation["costs"][0] > 5.0
     figures = found.summary(CartTask(), 1)

@@ -53,6 +53,7 @@ class OnlineResult:
     episode_returns: dict[int, float] = field(default_factory=dict)  # by episode; the last one perhaps unfinished
     episode_costs: dict[int, float] = field(default_factory=dict)  # the same
     infeasible_plans: int = 0  # that had too few ways to keep to the limit on costs, evaluations left out
+    silent_costs: int = 0  # control periods with a cost whose plan was said to keep to the limit, the same
     updates: list[Update] = field(default_factory=list)
     evaluations: list[Evaluation] = field(default_factory=list)
     plan_ms: list[float] = field(default_factory=list)  # of every control period, evaluations left out
@@ -160,8 +161,9 @@ class OnlineRun:
             result.infeasible_plans += plan.infeasible
             returns = result.episode_returns
             returns[transition.episode] = returns.get(transition.episode, 0.0) + transition.reward
-            costs = result.episode_costs
-            costs[transition.episode] = costs.get(transition.episode, 0.0) + cost_of(self.task, transition)
+            costs, cost = result.episode_costs, cost_of(self.task, transition)
+            costs[transition.episode] = costs.get(transition.episode, 0.0) + cost
+            result.silent_costs += plan.constraint_active and plan.within_limit and cost > 0.0
             if self._learn:
                 learner.observe(transition)
                 if learner.due(transition.step):

@@ -80,7 +80,8 @@ class Record:
     messages: list[tuple[int, str]] = field(default_factory=list)  # of updates after the warm-up
     distances: list[float] = field(default_factory=list)  # see ComparedPlanner
     evaluation_distances: list[tuple[int, float]] = field(default_factory=list)  # the same, means of evaluations
-    # Of tasks with a cost. Of each episode: its cost as plans count it, how many plans were infeasible, Task.measures.
+    # Of tasks with a cost. Of each episode: its cost as plans count it, how many plans were infeasible, control periods
+    # with a cost whose plan was said to keep to the limit (`silent`), Task.measures.
     figures: list[dict[str, float]] = field(default_factory=list)
     evaluation_figures: list[tuple[int, list[dict[str, float]]]] = field(default_factory=list)  # the same, no plans
 
@@ -174,7 +175,7 @@ def follow(run: OnlineRun, settings: Mapping[str, Any], workplace: Workplace, wa
     learned = 0  # updates that the record has
     limited = run.task.has_cost
     episode: list[Transition] = []  # the one under way, of tasks with a cost
-    infeasible = 0  # plans of the episodes before
+    infeasible = silent = 0  # plans of the episodes before
 
     def watch(transition: Transition) -> None:
         if limited:
@@ -201,16 +202,17 @@ def follow(run: OnlineRun, settings: Mapping[str, Any], workplace: Workplace, wa
             record.evaluation_figures.append((found.step, [{"cost": cost, **measures} for cost, measures in each]))
 
     def take(result: OnlineResult) -> None:
-        nonlocal learned, infeasible
+        nonlocal learned, infeasible, silent
         if episode:
             record.figures.append(
                 {
                     "cost": result.episode_costs[episode[-1].episode],
                     "infeasible": result.infeasible_plans - infeasible,
+                    "silent": result.silent_costs - silent,
                     **run.task.measures(observations(episode)),
                 }
             )
-            infeasible = result.infeasible_plans
+            infeasible, silent = result.infeasible_plans, result.silent_costs
             episode.clear()
         for update in result.updates[learned:]:
             figures, done = update.figures(), update.step + 1

@@ -20,7 +20,8 @@ AGENTS = {
     CAR: ("loop", "safe_loop", "pets", "safe_pets"),
 }
 STEPS = {**dict.fromkeys(GOALS, (15_000, 3_000)), CAR: (5_000, 1_000)}  # control periods, and between two evaluations
-SHARED = ("safe.yaml", "loop_safe.yaml")  # of all agents alike, so that what differs is what they are
+# Of all agents alike, so that what differs is what they are; a task's own file need not be there.
+SHARED = ("safe.yaml", "{task}.safe.yaml", "loop_safe.yaml")
 # What Safety Gym counts of an episode, and control periods outside.
 COSTS = {**dict.fromkeys(GOALS, "cost_estimate"), CAR: "outside_periods"}
 LATE = 0.2  # share of training, at its end, whose episodes are judged
@@ -33,10 +34,18 @@ PUBLISHED = {
 COLOURS = {"loop": "tab:red", "safe_loop": "tab:green", "pets": "tab:gray", "safe_pets": "tab:blue"}
 
 
-def settings_of(agent: str) -> dict[str, Any]:
-    """What all agents of the experiment share, as far as this one knows it."""
+def settings_of(agent: str, task: str) -> dict[str, Any]:
+    """What all agents of the experiment share on a task, as far as this one knows it."""
     known = flatten(CONFIGS[agent])
-    shared = {name: value for file in SHARED for name, value in read_parameters(resources.path("config", file)).items()}
+    shared: dict[str, Any] = {}
+    for file in SHARED:
+        try:
+            path = resources.path("config", file.format(task=task))
+        except FileNotFoundError:
+            if "{task}" in file:
+                continue
+            raise
+        shared.update(read_parameters(path))
     return {name: value for name, value in shared.items() if name in known}
 
 
@@ -58,7 +67,7 @@ class Safe(Experiment):
                 full=budget == "full",
                 steps=steps,
                 every=every,
-                changes=settings_of(agent),
+                changes=settings_of(agent, task),
             )
             for task, (steps, every) in STEPS.items()
             for agent in AGENTS[task]
@@ -68,7 +77,7 @@ class Safe(Experiment):
     def claims(self, outcomes: Outcomes) -> list[Claim]:
         """Little cost for little return, and more return than without values."""
         goals = {task: {agent: _late(outcomes, agent, task) for agent in AGENTS[task]} for task in GOALS}
-        car = {agent: _late(outcomes, agent, CAR) for agent in AGENTS[CAR]}
+        safe_loop, safe_pets = (_late_of_seeds(outcomes, agent, CAR) for agent in ("safe_loop", "safe_pets"))
         return [
             Claim(
                 f"on both goals safe_loop's cost is at most {CHEAPER} times loop's, and its return at least {KEPT} "
@@ -77,9 +86,9 @@ class Safe(Experiment):
                 {name: value for task in GOALS for name, value in _figures(outcomes, task).items()},
             ),
             Claim(
-                "on the car safe_loop's return is above safe_pets', and it is outside no more often, in the last "
-                "fifth of training",
-                car["safe_loop"][0] > car["safe_pets"][0] and car["safe_loop"][1] <= car["safe_pets"][1],
+                "on the car safe_loop's return is above safe_pets', and it is outside no more often, each beyond one "
+                "standard error of both, in the last fifth of training",
+                _above(safe_loop[0], safe_pets[0]) and not _above(safe_loop[1], safe_pets[1]),
                 _figures(outcomes, CAR),
             ),
         ]
@@ -130,21 +139,32 @@ def _little(loop: tuple[float, float], safe: tuple[float, float]) -> bool:
     return loop[0] > 0.0 and safe[0] >= KEPT * loop[0] and safe[1] <= CHEAPER * loop[1]
 
 
+def _above(one: FloatArray, other: FloatArray) -> bool:
+    """Whether the mean of one's seeds is above the other's, beyond one standard error of each."""
+    (mean, error), (lower, spread) = mean_and_error(one), mean_and_error(other)
+    return mean - error > lower + spread
+
+
 def _figures(outcomes: Outcomes, task: str) -> dict[str, Any]:
     """What decides, with standard errors, and what may be of interest beside it."""
     figures: dict[str, Any] = {}
     for agent in AGENTS[task]:
         returns, costs = _late_of_seeds(outcomes, agent, task)
-        found = [numbers for _, numbers in outcomes.of(agent=agent, task=task)]
+        trials = outcomes.of(agent=agent, task=task)
+        found = [numbers for _, numbers in trials]
         whole = [np.array(numbers["episode_figures"][COSTS[task]]) for numbers in found]
-        infeasible = [
-            sum(numbers["episode_figures"]["infeasible"]) / sum(numbers["episode_lengths"]) for numbers in found
-        ]
+        # While actions are random there is no plan to speak of.
+        planned = [sum(n["episode_lengths"]) - t.settings["config"]["sac.warmup"] for t, n in trials]
+        infeasible, silent = (
+            [sum(n["episode_figures"][name]) / periods for n, periods in zip(found, planned, strict=True)]
+            for name in ("infeasible", "silent")
+        )
         name = f"{task}: {agent}"
         figures[f"{name}: return, standard error"] = list(mean_and_error(returns))
         figures[f"{name}: {COSTS[task]}, standard error"] = list(mean_and_error(costs))
         figures[f"{name}: mean of all training episodes"] = float(np.mean([costs.mean() for costs in whole]))
         figures[f"{name}: infeasible plans, share"] = float(np.mean(infeasible))
+        figures[f"{name}: costs that no plan foresaw, share of periods"] = float(np.mean(silent))
         figures[f"{name}: last evaluation, return and cost"] = [
             float(np.mean([numbers["evaluations"][-1] for numbers in found])),
             float(np.mean([numbers["evaluation_figures"][COSTS[task]][-1] for numbers in found])),
