@@ -6,6 +6,7 @@ import threading
 import time
 from typing import Any
 
+import mujoco
 import numpy as np
 import pytest
 from toy_robots import slider, three
@@ -50,6 +51,24 @@ def test_a_servo_that_is_stronger_still_moves_to_the_same_place() -> None:
     np.testing.assert_allclose(
         made.actuator_biasprm[0, 2] / model.actuator_biasprm[0, 2], made.actuator_gainprm[0][0] / 10
     )
+
+
+def test_an_actuator_that_saturates_has_another_force_as_well() -> None:
+    """A wish of 10 N of a motor that has 2 N and 3 N at most: what it pushes with is what the perturbed one has."""
+    motor = '<motor name="m" joint="x" ctrlrange="-10 10" forcelimited="true" forcerange="-2 3"/>'
+    task = slider(motor)
+    spread = VerificationConfig(models=1, mass=0.0, friction=0.0, gain=0.2, damping=0.0)
+    forces = []
+    for seed in range(5):
+        made = perturbed(task.model, spread, np.random.default_rng(seed))
+        gain = made.actuator_gainprm[0, 0]
+        data = mujoco.MjData(made)
+        for control, most in ((10.0, 3.0), (-10.0, -2.0), (0.5, 0.5)):
+            data.ctrl[:] = control
+            mujoco.mj_forward(made, data)
+            assert data.actuator_force[0] == pytest.approx(gain * most)
+        forces.append(gain)
+    assert np.ptp(forces) > 0.1 and np.abs(np.array(forces) - 1.0).max() <= 0.2
 
 
 def test_a_plan_is_tried_on_every_model_to_the_closed_form() -> None:

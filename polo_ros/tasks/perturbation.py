@@ -40,7 +40,7 @@ def perturbed(model: mujoco.MjModel, spread: Spread, rng: np.random.Generator) -
 
     Each body, each actuator and each degree of freedom has a factor of its own, friction of all geoms one: what is
     wrong about it is usually the floor. Inertias go with masses; of an actuator force per control, per position and per
-    velocity go together.
+    velocity go together, and with them the most force that it has: one that saturates is no better known.
     """
     made = copy.deepcopy(model)
 
@@ -54,6 +54,7 @@ def perturbed(model: mujoco.MjModel, spread: Spread, rng: np.random.Generator) -
     gain = factors(spread.gain, made.nu)
     made.actuator_gainprm[:, :3] *= gain[:, None]
     made.actuator_biasprm[:, :3] *= gain[:, None]
+    made.actuator_forcerange *= gain[:, None]
     made.dof_damping *= factors(spread.damping, made.nv)
     mujoco.mj_setConst(made, mujoco.MjData(made))
     return made
