@@ -141,7 +141,7 @@ def test_where_there_is_no_room_for_a_goal_the_old_one_stays() -> None:
 @BOTH
 def test_nothing_but_the_vase_and_the_robot_ever_moves_in_a_rollout(task: Goal) -> None:
     start = placed(task, 3, robot=(0.0, 0.0), goal=(0.1, 0.1), yaw=0.0, vase=(0.4, 0.0))
-    actions = np.ones((25, 2)) if task is CAR else np.tile([1.0, 0.0], (25, 1))
+    actions = np.tile(task.action_high * (1.0, 1.0 if task is CAR else 0.0), (25, 1))
     before, after = world(task, start), world(task, task.advance(mujoco.MjData(task.model), start, actions))
     assert after.vase[0] - before.vase[0] > 0.1, "pushed"
     assert after.robot[0] > 0.3
@@ -314,9 +314,9 @@ def towards(task: Goal, obs: FloatArray) -> FloatArray:
 def test_the_point_is_pushed_where_it_points_and_turned_left() -> None:
     data = mujoco.MjData(POINT.model)
     start = placed(POINT, robot=(0.0, 0.0), yaw=0.5, vase=(1.2, -1.2))
-    for push in (1.0, -1.0):
+    for push in (0.05, -0.05):
         found = world(POINT, POINT.advance(data, start, np.tile([push, 0.0], (4, 1))))
-        assert push * (found.robot @ (math.cos(0.5), math.sin(0.5))) > 0.1
+        assert np.sign(push) * (found.robot @ (math.cos(0.5), math.sin(0.5))) > 0.1
     for turn in (1.0, -1.0):
         found = world(POINT, POINT.advance(data, start, np.tile([0.0, turn], (4, 1))))
         assert turn * (found.yaw - 0.5) > 0.4
@@ -327,11 +327,28 @@ def test_the_points_speeds_are_those_that_its_forces_and_damping_allow() -> None
     data = mujoco.MjData(POINT.model)
     start = placed(POINT, robot=(-1.0, 0.0), yaw=0.0, vase=(-1.2, 1.2))
     # The pointer's weight lies ahead of where it is pushed: it goes straight all the same.
-    state = POINT.advance(data, start, np.tile([1.0, 0.0], (60, 1)))
+    state = POINT.advance(data, start, np.tile([0.05, 0.0], (60, 1)))
     assert observed(POINT, state)[0] == pytest.approx(1.5, rel=1e-3)
     # Bounded: 0.05 x 0.3 / 0.005 = 3; by the servo: 0.3 (1 - 0.3 w) = 0.005 w, 3.16. The bound is the lower one.
     state = POINT.advance(data, start, np.tile([0.0, 1.0], (60, 1)))
     assert observed(POINT, state)[2] == pytest.approx(3.0, rel=0.02)
+
+
+@BOTH
+def test_full_command_is_the_benchmarks_which_saturates_before(task: Goal) -> None:
+    """Its motors take -1 .. 1 and have 2 or 5 % of that as force: what is beyond does what our range's end does."""
+    motors = [0] if task is POINT else [0, 1]
+    model = task.model
+    np.testing.assert_array_equal(model.actuator_ctrlrange[motors], model.actuator_forcerange[motors])
+    theirs = type(task)()
+    theirs.model.actuator_ctrlrange[:] = -1.0, 1.0
+    data, other = mujoco.MjData(task.model), mujoco.MjData(theirs.model)
+    rng = np.random.default_rng(2)
+    start, given = task.reset(rng), rng.uniform(-1.0, 1.0, (30, 2))
+    ours = given.copy()
+    ours[:, motors] = given[:, motors].clip(task.action_low[motors], task.action_high[motors])
+    assert (ours != given).mean() > 0.3
+    np.testing.assert_array_equal(task.advance(data, start, ours), theirs.advance(other, start, given))
 
 
 def test_the_car_drives_straight_and_turns_to_the_side_of_the_slower_wheel() -> None:
@@ -362,8 +379,8 @@ def test_a_state_brings_back_all_that_there_is(task: Goal) -> None:
     """Goal and hazards too: from a state alone the same future comes, and the same observation."""
     data, other = mujoco.MjData(task.model), mujoco.MjData(task.model)
     rng = np.random.default_rng(1)
-    state = task.advance(data, task.reset(rng), rng.uniform(-1, 1, (5, 2)))
-    actions = rng.uniform(-1, 1, (5, 2))
+    before, actions = (rng.uniform(task.action_low, task.action_high, (5, 2)) for _ in range(2))
+    state = task.advance(data, task.reset(rng), before)
     dynamics = MujocoDynamics(task, threads=1)
     rollouts = dynamics.rollout(state, actions[None])
     dynamics.close()

@@ -54,7 +54,12 @@ TASKS: list[type[Task]] = [
     RcCar,
 ]
 # Control of motors, where it is not -1 .. 1, and physics steps in a control period, where it is not one.
-FULL_CONTROL = {"inverted_pendulum": 3.0, "humanoid": 0.4}
+FULL_CONTROL: dict[str, float | tuple[float, ...]] = {
+    "inverted_pendulum": 3.0,
+    "humanoid": 0.4,
+    "point_goal": (0.05, 1.0),
+    "car_goal": 0.02,
+}
 PHYSICS_STEPS = {
     "hand_reorient": 2,
     "point_mass_box": 2,

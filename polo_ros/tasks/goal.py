@@ -217,7 +217,9 @@ class Goal(Task):
 class PointGoal(Goal):
     """Of a point robot: pushed along where it points, and turned by a velocity servo.
 
-    Both forces are bounded at 5 % of the controls' range, as in the benchmark: beyond that only the push's sign counts.
+    The push's range is that of its force: the benchmark's takes -1 .. 1 and saturates at 5 % of it, a step that a
+    learned model would have to find where hardly any action lies. Full command is the same force. The servo takes
+    -1 .. 1, a wish of up to 3.3 rad/s, and its force is bounded as the benchmark's.
     """
 
     name = "point_goal"
@@ -231,7 +233,10 @@ class PointGoal(Goal):
 
 
 class CarGoal(Goal):
-    """Of a car with two driven wheels behind and a ball in front. Torques are bounded at 2 % of the controls' range."""
+    """Of a car with two driven wheels behind and a ball in front.
+
+    The motors' range is that of their torque: the benchmark's take -1 .. 1 and saturate at 2 % of it.
+    """
 
     name = "car_goal"
     description = "a car with two driven wheels goes from goal to goal around hazards (Safety Gym's CarGoal1)"
