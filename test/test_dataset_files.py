@@ -269,6 +269,9 @@ def refused(tmp_path: Path, *words: str) -> None:
         ("half_cheetah", {"actions": np.zeros((100, 5))}, "actions have 5 entries, expected 6"),
         ("half_cheetah", {"actions": None}, "'actions' is missing in /"),
         ("half_cheetah", {"rewards": np.zeros(7)}, "rewards has 7 rows, observations 100"),
+        ("half_cheetah", {"rewards": 1.0}, "//rewards is a single value, expected one for each row"),
+        ("half_cheetah", {"timeouts": np.zeros(1)}, "timeouts has 1 rows, observations 100"),
+        ("half_cheetah", {"next_observations": np.zeros((99, 17))}, "next_observations has 99 rows, observations 100"),
         ("half_cheetah", {"rewards": np.zeros((100, 2))}, r"rewards has shape \(100, 2\), expected 1 dim"),
         ("half_cheetah", {"rewards": [b"x"] * 100}, "rewards is not an array of numbers"),
         ("half_cheetah", {"observations": None}, "neither D4RL's layout nor Minari's; it holds"),
@@ -318,6 +321,15 @@ def test_minari_of_another_shape_is_refused(tmp_path: Path) -> None:
         del file["episode_2/rewards"]
         file["episode_2/rewards"] = np.zeros(3)
     with pytest.raises(DatasetError, match="episode_2: rewards have 3 entries"):
+        from_files([folder], tmp_path / "data", "hopper")
+    with h5py.File(folder / "data" / "main_data.hdf5", "r+") as file:
+        file["episode_00"] = h5py.SoftLink("/nowhere")
+    with pytest.raises(DatasetError, match="'episode_00' cannot be read: .* in /"):
+        from_files([folder], tmp_path / "data", "hopper")
+    with h5py.File(folder / "data" / "main_data.hdf5", "r+") as file:
+        del file["episode_00"], file["episode_1/actions"]
+        file["episode_1/actions"] = h5py.SoftLink("/nowhere")
+    with pytest.raises(DatasetError, match="'actions' cannot be read: .* in /episode_1"):
         from_files([folder], tmp_path / "data", "hopper")
     with h5py.File(folder / "data" / "main_data.hdf5", "r+") as file:
         del file["episode_0/observations"]

@@ -128,11 +128,9 @@ def _number(key: str) -> int:
 
 def _array(path: Path, group: Any, name: str, where: slice, dims: int) -> FloatArray:
     """Rows of a column of numbers, as a vector or, with 2 `dims`, a matrix."""
+    column = _member(path, group, name)
     try:
-        column = group[name]
         values = np.asarray(column[where], np.float64)
-    except KeyError:
-        raise DatasetError(f"{path}: '{name}' is missing in {group.name}") from None
     except (TypeError, ValueError, AttributeError) as error:
         raise DatasetError(f"{path}: {group.name}/{name} is not an array of numbers: {error}") from None
     if dims == 1 and values.ndim == 2 and values.shape[1] == 1:
@@ -142,13 +140,29 @@ def _array(path: Path, group: Any, name: str, where: slice, dims: int) -> FloatA
     return values
 
 
+def _member(path: Path, group: Any, name: str) -> Any:
+    try:
+        return group[name]
+    except KeyError as error:
+        reason = f"cannot be read: {error}" if name in list(group) else "is missing"
+        raise DatasetError(f"{path}: '{name}' {reason} in {group.name}") from None
+
+
+def _length(path: Path, group: Any, name: str) -> int:
+    """The number of rows of a column."""
+    try:
+        return len(_member(path, group, name))
+    except TypeError:
+        raise DatasetError(f"{path}: {group.name}/{name} is a single value, expected one for each row") from None
+
+
 # ---- layouts ----------------------------------------------------------------------------------
 
 
 def _minari(path: Path, file: Any, episodes: Sequence[str], counts: Counter[str]) -> Iterator[Rows]:
     """An episode a part, as the file has it; costs are left to be filled in."""
     for key in episodes:
-        group, everything = file[key], slice(None)
+        group, everything = _member(path, file, key), slice(None)
         observation = _array(path, group, "observations", everything, 2)
         action = _array(path, group, "actions", everything, 2)
         reward, terminated, truncated = (
@@ -173,10 +187,10 @@ def _minari(path: Path, file: Any, episodes: Sequence[str], counts: Counter[str]
 
 def _d4rl(path: Path, file: Any, episode_steps: int, counts: Counter[str]) -> Iterator[Rows]:
     """Rows as `qlearning_dataset` joins them, part by part; costs are left to be filled in."""
-    total = len(file["observations"])
-    for name in ("actions", "rewards", "terminals"):
-        if name in file and len(file[name]) != total:
-            raise DatasetError(f"{path}: {name} has {len(file[name])} rows, observations {total}")
+    total = _length(path, file, "observations")
+    for name in ("actions", "rewards", "terminals", "timeouts", "next_observations"):
+        if name in file and (rows := _length(path, file, name)) != total:
+            raise DatasetError(f"{path}: {name} has {rows} rows, observations {total}")
     known = "next_observations" in file
     ended, age = True, 0  # whether the row before ended its episode, and rows of the episode so far
     for begin in range(0, total, CHUNK):
