@@ -310,6 +310,8 @@ def test_what_is_no_such_file_is_said(tmp_path: Path, capsys: pytest.CaptureFixt
         ([str(tmp_path / "nowhere.hdf5"), "--task", "hopper"], "nowhere.hdf5: no such file"),
         ([str(text)], "does not say what task it is of; name it with --task"),
         ([str(text), str(tmp_path), "--task", "hopper"], "bags and files of others do not go into one dataset"),
+        ([str(text), "--task", "hopper", "--no-safe-stops"], "--no-safe-stops is for bags; "),
+        ([str(tmp_path), "--scale-actions"], "--scale-actions is for files of others; actions in "),
     ):
         refused(tmp_path, *words)
         assert reason in capsys.readouterr().err

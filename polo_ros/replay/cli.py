@@ -62,6 +62,12 @@ def run_dataset(arguments: argparse.Namespace) -> int:
 
     foreign = [path for path in arguments.paths if offline_files.is_foreign(path)]
     try:
+        if foreign and arguments.no_safe_stops:
+            raise DatasetError(f"--no-safe-stops is for bags; {foreign[0]} does not say where the robot was stopped")
+        if not foreign and arguments.scale_actions:
+            raise DatasetError(
+                f"--scale-actions is for files of others; actions in {arguments.paths[0]} are as they were"
+            )
         if not foreign:
             facts = bag_dataset.from_bags(arguments.paths, arguments.out, arguments.task, not arguments.no_safe_stops)
         elif len(foreign) == len(arguments.paths):
