@@ -11,7 +11,15 @@ import pytest
 
 from polo_ros.config import flatten
 from polo_ros.launcher import launch_file
-from polo_ros.session.config import AGENTS, OFFLINE_AGENTS, BridgeConfig, PlannerConfig, SessionConfig
+from polo_ros.session.config import (
+    AGENTS,
+    OFFLINE_AGENTS,
+    BridgeConfig,
+    LearnerNodeConfig,
+    OfflineNodeConfig,
+    PlannerConfig,
+    SessionConfig,
+)
 
 FILES = Path(__file__).resolve().parents[1] / "launch"
 NODES = ["bridge", "planner", "learner", "recorder", "monitor"]
@@ -126,6 +134,34 @@ def test_agents_that_learn_from_data_alone_have_no_learner_unless_one_is_asked_f
         assert "learner" in nodes(prefix, name, agent=agent, learner="true")
 
 
+def test_learning_offline_is_one_node_that_has_time_to_save_and_ends_the_launch(prefix: Path) -> None:
+    (learner,) = nodes(prefix, "offline", namespace="robot1", enclaves="/robot1", log_level="warn").values()
+    assert (learner.package, learner.executable, learner.name) == ("polo_ros", "offline_learner", "learner")
+    assert learner.namespace == "/robot1"
+    assert learner.ros_arguments == ("--log-level", "warn", "--enclave", "/robot1/learner")
+    assert learner.shutdown_on_exit and not learner.respawn
+    assert learner.sigterm_timeout >= 60.0 and learner.sigkill_timeout >= 60.0
+
+
+def test_parameters_of_learning_offline_are_known_to_its_node_and_have_its_types(prefix: Path) -> None:
+    known = {**flatten(SessionConfig()), **flatten(LearnerNodeConfig()), **flatten(OfflineNodeConfig())}
+    for given in ({}, {"bag": "1,2", "task": "7", "seed": "1", "out": "3"}):
+        found = parameters(nodes(prefix, "offline", **given)["learner"])
+        for name, value in found.items():
+            assert type(value) is type(known[name]), f"{name} = {value!r}"
+        assert (found["data"], found["task"], found["seed"]) == (("1,2", "7", 1) if given else ("", "", 0))
+        assert re.fullmatch("3" if given else r"runs/offline-crr-\d{8}-\d{6}", found["run_dir"])
+
+
+@pytest.mark.parametrize("algorithm", OFFLINE_AGENTS)
+def test_every_agent_that_learns_offline_can_be_launched(prefix: Path, algorithm: str) -> None:
+    found = nodes(prefix, "offline", algorithm=algorithm, data="d", bag="b")["learner"]
+    assert (parameters(found)["agent"], parameters(found)["data"]) == (algorithm, "d")
+    root = launch_file.load(prefix / "share/polo_ros/launch/offline.launch.xml")
+    arguments = launch_file.arguments(root, {"AMENT_PREFIX_PATH": str(prefix)})
+    assert sorted(arguments["algorithm"].choices) == sorted(OFFLINE_AGENTS)
+
+
 def test_a_namespace_holds_all_nodes(prefix: Path) -> None:
     assert {node.namespace for node in nodes(prefix, "sim", namespace="robot1").values()} == {"/robot1"}
 
@@ -166,7 +202,12 @@ def test_a_wrong_argument_is_refused(prefix: Path, given: dict[str, str], messag
 
 
 def test_each_argument_says_what_it_is(prefix: Path) -> None:
-    root = launch_file.load(prefix / "share/polo_ros/launch/sim.launch.xml")
+    for file in ("sim", "offline"):
+        check_descriptions(prefix, file)
+
+
+def check_descriptions(prefix: Path, file: str) -> None:
+    root = launch_file.load(prefix / f"share/polo_ros/launch/{file}.launch.xml")
     for name, argument in launch_file.arguments(root, {"AMENT_PREFIX_PATH": str(prefix)}).items():
         assert argument.description, name
         assert argument.default is not None, name
