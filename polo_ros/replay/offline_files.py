@@ -189,8 +189,8 @@ def _d4rl(path: Path, file: Any, episode_steps: int, counts: Counter[str]) -> It
     """Rows as `qlearning_dataset` joins them, part by part; costs are left to be filled in."""
     total = _length(path, file, "observations")
     for name in ("actions", "rewards", "terminals", "timeouts", "next_observations"):
-        if name in file and (rows := _length(path, file, name)) != total:
-            raise DatasetError(f"{path}: {name} has {rows} rows, observations {total}")
+        if name in file and (found := _length(path, file, name)) != total:
+            raise DatasetError(f"{path}: {name} has {found} rows, observations {total}")
     known = "next_observations" in file
     ended, age = True, 0  # whether the row before ended its episode, and rows of the episode so far
     for begin in range(0, total, CHUNK):
