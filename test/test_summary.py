@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -174,6 +176,45 @@ def test_returns_are_per_episode_and_success_is_of_the_last_that_ended(
     assert facts["success"] is True
 
 
+class Counting(Joint):
+    """Says how many observations it was given, and what they add up to."""
+
+    def measures(self, observations: FloatArray) -> Mapping[str, float]:
+        return {"seen": float(len(observations)), "sum": float(observations[:, 0].sum())}
+
+
+@pytest.mark.parametrize("ends", [True, False])
+@pytest.mark.parametrize(("limit", "kept"), [(1 << 20, 51), (16 * 20, 23)])
+def test_of_an_episode_that_takes_very_long_the_last_observations_are_judged(
+    tmp_path: Path, joint: Joint, no_video: None, monkeypatch: pytest.MonkeyPatch, limit: int, kept: int, ends: bool
+) -> None:
+    monkeypatch.setattr("polo_ros.tasks.make", lambda name: Counting())
+    monkeypatch.setattr(module._Episode, "BLOCK", 4)
+    monkeypatch.setattr(module._Episode, "MAX_BYTES", limit)  # 20 observations of two numbers, or all
+    places = np.linspace(0.1, 3.1, 51)
+    steps: list[dict[str, Any]] = [
+        {"observation": np.array([place, 1.0]), "next_observation": np.array([after, 1.0])}
+        for place, after in itertools.pairwise(places)
+    ]
+    steps[-1]["truncated"] = ends
+    _run(tmp_path, joint, steps)
+    facts = summarise(tmp_path)
+    # 50 observations are 12 blocks and 2; of the blocks the last 5 stay, and what the episode ended with.
+    assert facts["measures"] == {"seen": float(kept), "sum": pytest.approx(places[-kept:].sum())}
+    assert facts["success"] is True
+    told = [note for note in facts["notes"] if "are not kept" in note]
+    lost = "success and measures are of the last 23 observations: 28 before are not kept"
+    assert told == ([] if kept == 51 else [lost])
+
+
+def test_observations_of_several_sizes_are_not_judged(tmp_path: Path, joint: Joint, no_video: None) -> None:
+    steps = [{"observation": np.zeros(size), "next_observation": np.zeros(2)} for size in (2, 3, 2)]
+    _run(tmp_path, joint, steps)
+    facts = summarise(tmp_path)
+    assert facts["success"] is None and facts["steps"] == 3
+    assert "success is not judged: the size of observations changes within the episode" in facts["notes"]
+
+
 class Sliding(Joint):
     """Costs what it is away from 0."""
 
@@ -209,14 +250,22 @@ def test_costs_are_per_episode_where_the_task_has_them_and_infeasible_plans_are_
 def test_the_status_of_a_planner_that_knew_no_limit_is_read(tmp_path: Path, joint: Joint, no_video: None) -> None:
     series = module._Series(("plan_ms", "infeasible_plans"))
     series.add(SimpleNamespace(log_time_ns=1), SimpleNamespace(plan_ms=3.0))  # type: ignore[arg-type]
-    assert series.last("plan_ms") == 3.0 and series.total("infeasible_plans") == 0
+    assert series.last("plan_ms") == 3.0 and series.known_total("infeasible_plans") is None
     with pytest.raises(AttributeError):
         series.add(SimpleNamespace(log_time_ns=1), SimpleNamespace())  # type: ignore[arg-type]
 
 
+def test_infeasible_plans_that_no_planner_counted_are_unknown(tmp_path: Path, joint: Joint, no_video: None) -> None:
+    samples.write_bag(tmp_path / "bag", metadata=_session().to_metadata())
+    facts = summarise(tmp_path)
+    assert facts["infeasible_plans"] is None
+    table = format_table({**facts, "episode_costs": [0.0]})
+    assert "infeasible plans      -" in [line.strip() for line in table.splitlines()]
+
+
 def test_counters_of_a_restarted_planner_add_up() -> None:
     series = module._Series(("deadlines_missed",))
-    series.columns["deadlines_missed"].extend([0, 2, 3, 0, 1, 1, 0, 4])
+    series.columns["deadlines_missed"].extend([0, 2, math.nan, 3, 0, 1, 1, 0, 4])
     assert series.total("deadlines_missed") == 3 + 1 + 4
 
 

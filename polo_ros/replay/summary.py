@@ -6,6 +6,7 @@ import json
 import math
 import os
 from array import array
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,49 @@ class _Thinned:
         self._seen += 1
 
 
+class _Episode:
+    """Observations of an episode; of one that takes very long, the last of them."""
+
+    BLOCK = 1024
+    MAX_BYTES = 1 << 27  # of 18 numbers at 50 Hz: 5 h
+
+    def __init__(self) -> None:
+        self.forgotten = 0
+        self._blocks: deque[FloatArray] = deque()
+        self._bytes = 0  # in blocks
+        self._last: list[FloatArray] = []  # not a block yet
+        self._size: int | None = None
+        self._even = True
+
+    def add(self, observation: FloatArray) -> None:
+        size = len(observation)
+        self._even = self._even and self._size in (None, size)
+        self._size = size
+        if not self._even:  # there is nothing to be had of it
+            self._blocks.clear()
+            self._last.clear()
+            return
+        self._last.append(observation)
+        if len(self._last) == self.BLOCK:
+            self._blocks.append(np.stack(self._last))
+            self._bytes += self._blocks[-1].nbytes
+            self._last.clear()
+            if self._bytes > self.MAX_BYTES:
+                oldest = self._blocks.popleft()
+                self._bytes -= oldest.nbytes
+                self.forgotten += len(oldest)
+
+    def array(self, end: FloatArray) -> FloatArray:
+        """The observations (T, nobs), and what the episode ended with.
+
+        Raises:
+            ValueError: They have several sizes.
+        """
+        if not self._even or self._size not in (None, len(end)):
+            raise ValueError("the size of observations changes within the episode")
+        return np.concatenate([*self._blocks, *([np.stack(self._last)] if self._last else []), end[None]])
+
+
 class _Robot:
     """What the transitions tell, those of a task's robot also what they cost."""
 
@@ -56,8 +100,8 @@ class _Robot:
         self.stops_after_plan = 0
         self.weights_version = 0
         self.model_hash = ""
-        self.ended: list[FloatArray] = []  # observations of the last episode that ended
-        self._running: list[FloatArray] = []
+        self._ended: tuple[_Episode, FloatArray] | None = None  # the last episode that ended, and with what
+        self._running: _Episode | None = None
         self._planned = False
         self._last: Transition | None = None
 
@@ -74,7 +118,8 @@ class _Robot:
         self.safe_stop.append(float(transition.safe_stop))
         self.states.add(transition.state)
         self.actions.add((float(transition.state[0]), transition.action))
-        self._running.append(transition.observation)
+        self._running = self._running or _Episode()
+        self._running.add(transition.observation)
         self._planned = self._planned or (transition.plan_id > 0 and not transition.safe_stop)
         self.stops_after_plan += int(self._planned and transition.safe_stop)
         self.weights_version = max(self.weights_version, transition.weights_version)
@@ -87,15 +132,22 @@ class _Robot:
         return self.time[-1] - self.time[0] if len(self.time) else 0.0
 
     def _end_episode(self) -> None:
-        if self._running and self._last is not None:
-            self.ended = [*self._running, self._last.next_observation]
-            self._running = []
+        if self._running is not None and self._last is not None:
+            self._ended = self._running, self._last.next_observation
+            self._running = None
 
-    def observations(self) -> list[FloatArray]:
-        """Observations (T, nobs) of the last episode that ended, or of the one that runs if none has."""
-        if self.ended or self._last is None:
-            return self.ended
-        return [*self._running, self._last.next_observation]
+    def observations(self) -> tuple[FloatArray, int] | None:
+        """Observations (T, nobs) of the last episode that ended, or of the one that runs if none has; None: of none.
+
+        With them the number of those before, which are not kept.
+
+        Raises:
+            ValueError: They have several sizes.
+        """
+        found = self._ended
+        if found is None and self._running is not None and self._last is not None:
+            found = self._running, self._last.next_observation
+        return None if found is None else (found[0].array(found[1]), found[0].forgotten)
 
     def returns(self) -> list[float]:
         """The return of each episode, in order."""
@@ -124,8 +176,8 @@ class _Series:
         self.columns = {name: array("d") for name in names}
 
     def add(self, record: Record, message: Any) -> None:
-        older = {name: 0 for name in LATER if not hasattr(message, name)}
-        values = [float(older[name] if name in older else getattr(message, name)) for name in self.columns]
+        older = [name for name in LATER if not hasattr(message, name)]
+        values = [math.nan if name in older else float(getattr(message, name)) for name in self.columns]
         self.log_ns.append(min(record.log_time_ns, 2**63 - 1))
         for column, value in zip(self.columns.values(), values, strict=True):
             column.append(value)
@@ -137,10 +189,16 @@ class _Series:
         column = self.columns[name]
         return column[-1] if column else None
 
+    def known_total(self, name: str) -> int | None:
+        """As `total`; None if no message has it."""
+        return self.total(name) if np.isfinite(self[name]).any() else None
+
     def total(self, name: str) -> int:
         """The sum of a counter that starts again whenever its node does."""
         total, before = 0.0, 0.0
         for value in self.columns[name]:
+            if math.isnan(value):
+                continue
             if value < before:
                 total += before
             before = value
@@ -299,7 +357,7 @@ def _of_robot(
         "value_gate_mean": _number(float(planner["value_gate"].mean())) if len(planner["value_gate"]) else None,
         "episode_returns": [_number(value) for value in robot.returns()],
         "episode_costs": None if task is None or not task.has_cost else [_number(value) for value in robot.costs()],
-        "infeasible_plans": planner.total("infeasible_plans"),
+        "infeasible_plans": planner.known_total("infeasible_plans"),
         **_judged(task, robot, notes),
         "weights_swapped": planner.total("weights_swapped"),
         "weights_version": int(max([robot.weights_version, *planner.columns["weights_version"]])),
@@ -344,16 +402,20 @@ def _of_this_model(task: Task | None, model_hashes: Sequence[str], notes: list[s
 
 def _judged(task: Task | None, robot: _Robot, notes: list[str]) -> dict[str, Any]:
     """What the task itself says of the run."""
-    observations = robot.observations()
-    if task is None or not observations:
+    if task is None:
         return {"success": None, "measures": {}}
     try:
-        run = np.stack(observations)
+        observed = robot.observations()
+        if observed is None:
+            return {"success": None, "measures": {}}
+        run, forgotten = observed
         found = task.success(run)
         measures = task.measures(run)
     except ValueError as error:
         notes.append(f"success is not judged: {error}")
         return {"success": None, "measures": {}}
+    if forgotten:
+        notes.append(f"success and measures are of the last {len(run)} observations: {forgotten} before are not kept")
     return {
         "success": None if found is None else bool(found),
         "measures": {name: _number(float(value)) for name, value in measures.items()},
@@ -462,7 +524,7 @@ def _rows(facts: Mapping[str, Any], value_loss: tuple[str, str]) -> list[tuple[s
         ("plans past deadline", f"{facts['deadlines_missed']} (deadline {_shown(facts['deadline_ms'], '.1f', ' ms')})"),
         ("return per episode", _last(facts["episode_returns"])),
         *([("cost per episode", _last(facts["episode_costs"]))] if limited else []),
-        *([("infeasible plans", str(facts["infeasible_plans"]))] if limited else []),
+        *([("infeasible plans", _shown(facts["infeasible_plans"], "d"))] if limited else []),
         value_loss,
         ("weights", f"version {facts['weights_version']}, swapped {facts['weights_swapped']} times"),
         ("learned value used", _shown(facts["value_gate_mean"], ".0%", ", mean gate")),
