@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from learning_fakes import CartTask
 
 from polo_ros.dynamics.ensemble_config import EnsembleConfig
 from polo_ros.learning import dynamics_fit
 from polo_ros.learning.dynamics_fit import FitConfig, FitError, Transitions, fit, horizon_error
-from polo_ros.learning.gaussian_ensemble import GaussianEnsemble
+from polo_ros.learning.gaussian_ensemble import GaussianEnsemble, gaussian_loss
 
 NOBS, NU = 2, 1
 A = np.array([[0.9, 0.2], [-0.3, 0.8]])
@@ -260,6 +262,90 @@ def test_disagreement_is_the_deviation_of_the_members():
     change = data.next_observations - data.observations
     halves = [change[:150, 0].std(), change[150:, 0].std()]
     assert min(abs(report.disagreement * 3.0 * half - 1.0) for half in halves) < 1e-4
+
+
+def test_errors_ahead_of_long_runs_are_told_as_far_as_of_short_ones():
+    data = linear_record(300)
+    config = FitConfig(learning_rate=1e-9, max_steps=1, weight_decay=(0.0,), holdout_run=100, holdout=0.5)
+    drifting = constant([1.0, 3.0])
+    report = fit(drifting, data, config, np.random.default_rng(0))
+    assert report.held_out == 200 and len(report.horizon_error) == 8
+    # Two of three runs of 100 are held out, each cut in twelve pieces of 8.
+    found = []
+    for runs in ((0, 100), (0, 200), (100, 200)):
+        rows = np.concatenate([np.arange(first, first + 96).reshape(12, 8) for first in runs])
+        observations = np.concatenate((data.observations[rows], data.next_observations[rows[:, -1:]]), axis=1)
+        (kept,) = {0, 100, 200} - set(runs)
+        scale = data.observations[kept : kept + 100].std(axis=0)
+        found.append(horizon_error(drifting, observations, data.actions[rows], scale))
+    assert any(np.allclose(one, report.horizon_error, rtol=1e-4) for one in found)
+
+
+@pytest.mark.parametrize("run", [25, 50])
+def test_what_is_held_out_are_whole_episodes_although_part_of_the_record_was_left_out(run):
+    """Every third transition of the even episodes is missing, as those in which a goal was reached."""
+    places = np.array([place for place in range(500) if place // 50 % 2 or place % 3])
+    config = FitConfig(holdout=0.2, holdout_run=run)
+    for seed in range(20):
+        split = dynamics_fit._split(len(places), config, np.random.default_rng(seed), places)
+        held, fitted = set(places[split.held] // run), set(places[split.fitted] // run)
+        assert held and fitted and not held & fitted
+        assert round(0.2 * len(places)) <= len(split.held) < round(0.2 * len(places)) + run
+        assert sorted([*split.held, *split.fitted]) == list(range(len(places)))
+
+
+class Twins(CartTask):
+    """Two landmarks on a rail, seen from a cart that moves by its action; the reward is of the first."""
+
+    def reward(self, obs, action, next_obs):
+        return obs[..., 0] + 10.0 * next_obs[..., 0]
+
+    def shuffled(self, obs, next_obs, rng):
+        turned = rng.random(len(obs)) < 0.5
+        before, after = (np.where(turned[:, None], values[:, ::-1], values) for values in (obs, next_obs))
+        return before, after
+
+
+def test_gradients_see_what_is_interchangeable_in_other_places_with_the_rewards_of_these(monkeypatch):
+    task, rng = Twins(), np.random.default_rng(0)
+    observations = rng.normal(0.0, 1.0, (300, 2))
+    actions = rng.uniform(-1.0, 1.0, (300, 1))
+    later = observations - actions
+    data = Transitions(observations, actions, task.reward(observations, actions, later), later)
+    config = FitConfig(max_epochs=6, weight_decay=(0.0,), shuffle=True)
+    model, batches = ensemble(), []
+    losses = []
+    forward = type(model).forward
+
+    def watched(self, inputs):
+        if torch.is_grad_enabled():
+            batches.append((inputs.numpy() * self.input_std + self.input_mean)[0])
+        return forward(self, inputs)
+
+    def watched_loss(mean, log_var, targets):
+        losses.append(targets)
+        return gaussian_loss(mean, log_var, targets)
+
+    monkeypatch.setattr(type(model), "forward", watched)
+    monkeypatch.setattr(dynamics_fit, "gaussian_loss", watched_loss)
+    fit(model, data, config, np.random.default_rng(0), task=task)
+    steps = [(seen, targets[0].numpy()) for seen, targets in zip(batches, losses, strict=True)]
+    turned = 0
+    for seen, targets in steps:
+        row = np.abs(seen[:, None, 2:] - actions).sum(axis=2).argmin(axis=1)
+        same = np.abs(seen[:, :2] - observations[row]).max(axis=1) < 1e-4
+        other = np.abs(seen[:, :2] - observations[row][:, ::-1]).max(axis=1) < 1e-4
+        assert (same | other).all()
+        turned += other.sum()
+        np.testing.assert_allclose(targets[:, 1:], -actions[row] * np.ones(2), atol=1e-4)
+        np.testing.assert_allclose(targets[:, 0], seen[:, 0] + 10.0 * (seen[:, 0] - actions[row][:, 0]), atol=1e-3)
+    assert 0.4 < turned / sum(len(seen) for seen, _ in steps) < 0.6
+    with pytest.raises(ValueError, match="shuffle = True asks a task"):
+        fit(model, data, config, np.random.default_rng(0))
+    plain = ensemble(), ensemble()
+    for one, told in zip(plain, (task, None), strict=True):
+        fit(one, data, FitConfig(max_epochs=2, weight_decay=(0.0,)), np.random.default_rng(0), task=told)
+    assert_same(everything(plain[0]), everything(plain[1]))
 
 
 def test_no_errors_ahead_across_the_end_of_an_episode():

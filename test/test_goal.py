@@ -269,6 +269,46 @@ def test_what_no_model_foresees_are_other_goals_and_their_flags() -> None:
     assert POINT.unforeseen(*pairs).tolist() == [False, True, True, False]
 
 
+@BOTH
+def test_landmarks_in_each_others_places_are_what_a_world_with_them_there_would_show(task: Goal) -> None:
+    """Against the simulator: goal and hazards of the state itself are moved, and the same action is played."""
+    rng = np.random.default_rng(3)
+    data, dealt = mujoco.MjData(task.model), []
+    for seed in range(30):
+        state = task.reset(np.random.default_rng(seed))
+        # Under way, and turning: a period in which all of it changes.
+        first, action = rng.uniform(task.action_low, task.action_high, (2, 2))
+        state = task.advance(data, state, np.tile(first, (5, 1)))
+        obs, later = observed(task, state), observed(task, task.advance(data, state, action[None]))
+        given = obs.copy(), later.copy()
+        (before,), (after,) = task.shuffled(obs[None], later[None], rng)
+        np.testing.assert_array_equal([obs, later], given)
+        seen = np.concatenate([task.observation_spec.view(obs)[name] for name in ("goal", "hazards")]).reshape(9, 2)
+        put = np.concatenate([task.observation_spec.view(before)[name] for name in ("goal", "hazards")]).reshape(9, 2)
+        order = [int(np.abs(seen - place).sum(axis=1).argmin()) for place in put]
+        assert sorted(order) == list(range(9))
+        dealt.append(order)
+        moved = state.copy()
+        qpos = moved[1 : 1 + task.model.nq]
+        addresses = [task.model.joint(name).qposadr[0] for name in ("goal_x", *(f"hazard_{n}_x" for n in range(1, 9)))]
+        places = np.array([qpos[address : address + 2] for address in addresses])
+        for address, index in zip(addresses, order, strict=True):
+            qpos[address : address + 2] = places[index]
+        np.testing.assert_allclose(before, observed(task, moved), atol=1e-9)
+        np.testing.assert_allclose(after, observed(task, task.advance(data, moved, action[None])), atol=1e-6)
+    counts = np.array([np.bincount(column, minlength=9) for column in np.array(dealt).T])
+    assert counts.max() < 12, "every landmark comes to every place"
+
+
+def test_landmarks_stay_where_a_goal_was_reached() -> None:
+    before = observed(POINT, placed(POINT, robot=(0.0, 0.0), goal=(0.4, 0.0)))
+    gone = observed(POINT, placed(POINT, robot=(0.15, 0.0), goal=(-1.0, 0.5), reached=1.0))
+    obs, later = np.tile(before, (20, 1)), np.tile(gone, (20, 1))
+    found = POINT.shuffled(obs, later, np.random.default_rng(0))
+    np.testing.assert_array_equal(found[0], obs)
+    np.testing.assert_array_equal(found[1], later)
+
+
 @pytest.mark.parametrize(("distance", "cost"), [(0.0, 2.0), (0.15, 0.5), (0.2, 0.0), (0.5, 0.0)])
 def test_cost_grows_with_the_depth_in_a_hazard(distance: float, cost: float) -> None:
     hazards = {f"hazard_{number}": (1.3, 1.3) for number in range(1, 9)}

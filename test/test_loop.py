@@ -23,7 +23,7 @@ from polo_ros.cli import main
 from polo_ros.config import replace as changed
 from polo_ros.dynamics.base import Rollouts
 from polo_ros.dynamics.ensemble_config import EnsembleConfig, PredictionConfig
-from polo_ros.learning import loop_weights
+from polo_ros.learning import dynamics_fit, loop_weights
 from polo_ros.learning.actor_critic import ActorCriticConfig
 from polo_ros.learning.checkpoint import CheckpointError
 from polo_ros.learning.fit_config import FitConfig
@@ -184,6 +184,28 @@ def test_the_model_is_not_fitted_to_what_nothing_foretells() -> None:
     assert found["fitted"] + found["held_out"] == 190
     assert found["mse"] < 10.0, "one of the ten would add 30 at least"
     assert len(learner.buffer) == 200
+
+
+def test_what_was_left_out_does_not_move_the_runs_that_are_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of the record, in which an episode begins every 25 periods, are held out whole."""
+    splits: list[tuple[Any, Any]] = []
+    split = dynamics_fit._split
+
+    def watched(n: int, config: Any, rng: Any, places: Any) -> Any:
+        found = split(n, config, rng, places)
+        splits.append((places[found.held] // 25, places[found.fitted] // 25))
+        return found
+
+    monkeypatch.setattr(dynamics_fit, "_split", watched)
+    config = changed(CONFIG, {"fit.every": 200, "fit.max_epochs": 2, "fit.holdout_run": 25, "fit.shuffle": True})
+    learner = make_learner(TeleportedCart(), config, 2)
+    for transition in wander(CartTask(), 200):
+        if transition.step % 20 == 7:
+            transition = replace(transition, next_observation=transition.next_observation + 100.0)
+        learner.observe(transition)
+    learner.update()
+    ((held, fitted),) = splits
+    assert len(held) + len(fitted) == 190 and not set(held) & set(fitted)
 
 
 def test_the_same_transitions_give_the_same_weights_and_another_seed_others() -> None:

@@ -17,6 +17,7 @@ import torch
 
 from polo_ros.learning.fit_config import FitConfig
 from polo_ros.learning.gaussian_ensemble import GaussianEnsemble, gaussian_loss
+from polo_ros.tasks.base import Task
 
 __all__ = ["FitConfig", "FitError", "FitProgress", "FitReport", "Transitions", "fit", "horizon_error"]
 
@@ -24,6 +25,7 @@ Floats = npt.NDArray[np.floating[Any]]
 Indices = npt.NDArray[np.int64]
 
 _CHUNK = 1024  # rows of the hold-out evaluated at once
+_AHEAD = 8  # steps, at most, that errors ahead are told of
 
 
 class FitError(ValueError):
@@ -38,6 +40,9 @@ class Transitions:
     actions: Floats  # (B, nu)
     rewards: Floats  # (B,)
     next_observations: Floats  # (B, nobs)
+    places: Indices | None = (
+        None  # (B,) of each in its record, rising, where some of it was left out; None: nothing was
+    )
 
     def __len__(self) -> int:
         return len(self.rewards)
@@ -86,6 +91,7 @@ def fit(
     config: FitConfig,
     rng: np.random.Generator,
     progress: Callable[[FitProgress], None] | None = None,
+    task: Task | None = None,
 ) -> FitReport:
     """Fit all members to `data`, beginning with the weights that they have.
 
@@ -95,6 +101,9 @@ def fit(
     its lowest error, and the members with the lowest become the elites. By mean squared error that is often an epoch
     whose variances are still those of a worse model, and too wide.
 
+    With `config.shuffle`, what the task says is interchangeable in an observation changes places anew for every epoch,
+    and rewards are those of the task for what is seen then. What is held out stays as it was recorded.
+
     Sets torch to one thread, for the process: two that wait for each other beside other work are many times slower.
 
     Args:
@@ -103,17 +112,21 @@ def fit(
         config: Settings.
         rng: Draws what is held out, and orders.
         progress: Called after each epoch; what it raises ends the fit.
+        task: Says what is interchangeable; not asked without `config.shuffle`.
 
     Raises:
+        ValueError: `config.shuffle` without a task.
         FitError: Too little data, other sizes, numbers that are not finite, or a fit that came to such numbers.
             Whatever is raised, the ensemble is as it was.
     """
     torch.set_num_threads(1)
+    if config.shuffle and task is None:
+        raise ValueError("shuffle = True asks a task what is interchangeable, and none is given")
     _check(ensemble, data, config)
     everyone = range(ensemble.config.members)
     before, elites = ensemble.arrays(everyone), ensemble.elites
     try:
-        return _fit(ensemble, data, config, rng, progress)
+        return _fit(ensemble, data, config, rng, progress, task if config.shuffle else None)
     except BaseException:
         ensemble.load(before, elites)
         raise
@@ -174,10 +187,12 @@ class _Split:
         return np.concatenate(self.runs)
 
 
-def _split(n: int, config: FitConfig, rng: np.random.Generator) -> _Split:
+def _split(n: int, config: FitConfig, rng: np.random.Generator, places: Indices | None = None) -> _Split:
     length = min(config.holdout_run, max(1, int(config.holdout * n)))
     wanted = max(1, round(config.holdout * n))
-    runs = [np.arange(first, min(first + length, n)) for first in range(0, n, length)]
+    # By places in the record: runs as long as episodes are to begin with them, whatever was left out before.
+    number = (np.arange(n) if places is None else places) // length
+    runs = np.split(np.arange(n), np.flatnonzero(np.diff(number)) + 1)
     chosen: list[Indices] = []
     count = 0
     for index in rng.permutation(len(runs)):
@@ -230,13 +245,13 @@ def _fit(
     config: FitConfig,
     rng: np.random.Generator,
     progress: Callable[[FitProgress], None] | None,
+    task: Task | None,
 ) -> FitReport:
-    split = _split(len(data), config, rng)
+    split = _split(len(data), config, rng, data.places)
     held = split.held
-    change = np.subtract(data.next_observations, data.observations, dtype=np.float64)
-    targets = torch.tensor(np.column_stack((data.rewards, change)), dtype=torch.float32)
     ensemble.set_statistics(np.concatenate((data.observations, data.actions), axis=1)[split.fitted])
-    inputs = ensemble.normalise(data.observations, data.actions)
+    inputs, targets = _tensors(ensemble, data)
+    seen, wanted = inputs, targets  # what gradients are taken on
 
     groups = ensemble.parameter_groups(config.weight_decay, config.train_bounds)
     optimiser = torch.optim.Adam(groups, lr=config.learning_rate, fused=True)
@@ -246,11 +261,13 @@ def _fit(
     stopped = ""
     while not stopped:
         rng.permuted(orders, axis=1, out=orders)
+        if task is not None:
+            seen, wanted = _tensors(ensemble, _shuffled(data, task, rng))
         shuffled = torch.from_numpy(orders)
         for first in range(0, orders.shape[1], config.batch_size):
             batch = shuffled[:, first : first + config.batch_size]
-            mean, log_var = ensemble(inputs[batch])
-            loss = gaussian_loss(mean, log_var, targets[batch]).sum()
+            mean, log_var = ensemble(seen[batch])
+            loss = gaussian_loss(mean, log_var, wanted[batch]).sum()
             if config.train_bounds:
                 loss = loss + config.bound_penalty * ensemble.bound_width()
             optimiser.zero_grad()
@@ -276,6 +293,23 @@ def _fit(
     if not all(bool(torch.isfinite(parameter).all()) for parameter in ensemble.parameters()):
         raise FitError("fit undone: it ended in weights that are not finite")
     return _report(ensemble, data, split, targets.numpy(), epoch, steps, stopped)
+
+
+def _tensors(ensemble: GaussianEnsemble, data: Transitions) -> tuple[torch.Tensor, torch.Tensor]:
+    """Standardised inputs (B, nobs + nu), and targets (B, 1 + nobs)."""
+    change = np.subtract(data.next_observations, data.observations, dtype=np.float64)
+    targets = torch.tensor(np.column_stack((data.rewards, change)), dtype=torch.float32)
+    return ensemble.normalise(data.observations, data.actions), targets
+
+
+def _shuffled(data: Transitions, task: Task, rng: np.random.Generator) -> Transitions:
+    """The same transitions with what is interchangeable in other places, and rewards of these."""
+    if type(task).shuffled is Task.shuffled:
+        return data
+    seen, then = (np.asarray(values, np.float64) for values in (data.observations, data.next_observations))
+    observations, later = task.shuffled(seen, then, rng)
+    rewards = np.asarray(task.reward(observations, data.actions, later))
+    return Transitions(observations, data.actions, rewards, later)
 
 
 @torch.no_grad()
@@ -333,10 +367,11 @@ def _report(
 
 
 def _errors_ahead(ensemble: GaussianEnsemble, data: Transitions, split: _Split) -> tuple[float, ...]:
-    length = max(len(run) for run in split.runs)
+    length = min(_AHEAD, max(len(run) for run in split.runs))
+    pieces = [run[first : first + length] for run in split.runs for first in range(0, len(run) - length + 1, length)]
     # What follows a transition is not the next one where an episode ends, or the record has a gap.
     joined = (data.next_observations[:-1] == data.observations[1:]).all(axis=1)
-    runs = [run for run in split.runs if len(run) == length and joined[run[:-1]].all()]
+    runs = [piece for piece in pieces if joined[piece[:-1]].all()]
     if not runs:
         return ()
     rows = np.stack(runs)

@@ -26,9 +26,15 @@ class FitConfig(Config):
     holdout: float = option(0.2, "share of the transitions held out", low=0.001, high=0.9)
     holdout_run: int = option(
         8,
-        "transitions in a row that are held out together, as far as errors ahead are told; 1: single ones, as LOOP",
+        "transitions in a row that are held out together; errors ahead are told as far, up to 8. An episode's length: "
+        "where what one looks like tells its end, neighbours would. 1: single ones, as LOOP",
         low=1,
         high=1000,
+    )
+    shuffle: bool = option(
+        False,
+        "let what the task says is interchangeable in an observation, such as landmarks, change places anew for every "
+        "epoch; a task that names nothing is left as it is",
     )
     criterion: str = option(
         "mse",

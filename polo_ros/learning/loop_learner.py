@@ -126,11 +126,11 @@ class LoopLearner(SacLearner):
         taken = [self.buffer.take(name, indexes) for name in ("observation", "action", "reward", "next_observation")]
         unforeseen = np.asarray(self._task.unforeseen(taken[0], taken[3]))
         if unforeseen.any():
-            taken = [values[~unforeseen] for values in taken]
+            taken, indexes = [values[~unforeseen] for values in taken], indexes[~unforeseen]
+        rng = generator(self.seed, Stream.MODEL, self.fits)
         try:
-            self.report = fit(
-                self.ensemble, Transitions(*taken), self.fit_config, generator(self.seed, Stream.MODEL, self.fits)
-            )
+            data = dataclasses.replace(Transitions(*taken), places=indexes)
+            self.report = fit(self.ensemble, data, self.fit_config, rng, task=self._task)
         except FitError as error:
             return {}, str(error)
         self.fits += 1

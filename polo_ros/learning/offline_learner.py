@@ -154,7 +154,8 @@ class OfflineLearner:
             raise ValueError("train.model = False: there is no model to fit")
         data = self.batches.for_model(self.config.train.model_transitions)
         try:
-            self.report = fit(self.ensemble, data, self.config.fit, generator(self.seed, Stream.MODEL), progress)
+            rng = generator(self.seed, Stream.MODEL)
+            self.report = fit(self.ensemble, data, self.config.fit, rng, progress, self._task)
         except FitError as error:
             raise OfflineError(f"the model: {error}") from None
         self._model_figures = dict(sorted(self.report.metrics().items()))

@@ -174,6 +174,22 @@ class Task(abc.ABC):
         """
         return obs[..., 0] != obs[..., 0]
 
+    def shuffled(
+        self, obs: FloatArray, next_obs: FloatArray, rng: np.random.Generator
+    ) -> tuple[FloatArray, FloatArray]:
+        """Transitions that could as well have been: what is interchangeable in obs and next_obs in other places.
+
+        Of several things that are seen alike, as landmarks, it does not matter to where they are seen next which is
+        which: what is learned of one is true of all. Each transition has places of its own, the same before and after.
+        Rewards are then other ones, `reward` tells which. By default nothing is interchangeable.
+
+        Args:
+            obs: (B, nobs); not to be written to.
+            next_obs: (B, nobs), the same.
+            rng: Draws the places.
+        """
+        return obs, next_obs
+
     def success(self, observations: FloatArray) -> bool | None:
         """Whether a run with these observations (T, nobs) did the task; None: not defined."""
         return None

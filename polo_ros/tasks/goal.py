@@ -83,6 +83,10 @@ class Goal(Task):
         # Of sensors with three entries each but for the flag behind the third: x and y, of gyro z, of magnetometer all.
         places = [10 + 3 * index + axis for index in range(2 + HAZARDS) for axis in range(2)]
         self._columns = np.array([0, 1, 5, 6, 7, 8, *places, 9])
+        # Entries of the observation, x and y, of what stands still: the goal and each hazard.
+        slices = self.observation_spec.slices
+        entries = np.arange(self.observation_spec.size)
+        self._landmarks = np.concatenate((entries[slices["goal"]], entries[slices["hazards"]])).reshape(-1, 2)
 
     # ---- start, and what the world does --------------------------------------------------------
 
@@ -165,6 +169,21 @@ class Goal(Task):
         """Whether another goal has come, or its flag gone, between obs and next_obs (..., 27), (...,) bool."""
         seen, later = self.observation_spec.view(obs), self.observation_spec.view(next_obs)
         return (seen["reached"][..., 0] > 0.5) | (later["reached"][..., 0] > 0.5)
+
+    def shuffled(
+        self, obs: FloatArray, next_obs: FloatArray, rng: np.random.Generator
+    ) -> tuple[FloatArray, FloatArray]:
+        """Goal and hazards of obs and next_obs (B, 27) in each other's places: all stand still, and touch nothing.
+
+        The vase is pushed. Where another goal has come, nothing changes.
+        """
+        order = rng.permuted(np.tile(np.arange(len(self._landmarks)), (len(obs), 1)), axis=1)
+        order[np.asarray(self.unforeseen(obs, next_obs))] = np.arange(len(self._landmarks))
+        taken, put = self._landmarks[order].reshape(len(obs), -1), self._landmarks.ravel()
+        before, after = obs.copy(), next_obs.copy()
+        before[:, put] = np.take_along_axis(obs, taken, axis=1)
+        after[:, put] = np.take_along_axis(next_obs, taken, axis=1)
+        return before, after
 
     def reached(self, obs: Any, next_obs: Any) -> Any:
         """Whether a goal was reached between obs and next_obs (..., 27), (...,) bool."""
