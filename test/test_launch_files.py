@@ -67,7 +67,7 @@ def test_the_shadow_is_there_when_it_is_asked_for_and_follows_the_clock(prefix: 
 
 
 def test_robot_differs_from_simulation_by_the_driver_and_the_source_of_time(prefix: Path) -> None:
-    stamp = {"run_dir": "runs/x"}
+    stamp = {"run_dir": "runs/x", "started": "now"}
     sim, robot = nodes(prefix, "sim", **stamp), nodes(prefix, "robot", **stamp)
     differing = {
         key for name in NODES for key, value in parameters(sim[name]).items() if parameters(robot[name])[key] != value
