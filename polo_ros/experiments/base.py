@@ -156,6 +156,11 @@ def mean_and_error(values: FloatArray) -> tuple[float, float]:
     return float(mean), float(error)
 
 
+def above(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    """Whether a mean is above another one, beyond one standard error of each; both as of mean_and_error."""
+    return one[0] - one[1] > other[0] + other[1]
+
+
 def means_and_errors(curves: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Mean and standard error over the first axis of (n, ...)."""
     n = len(curves)

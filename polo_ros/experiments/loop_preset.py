@@ -10,7 +10,7 @@ from polo_ros.agents.configs import CONFIGS
 from polo_ros.config import flatten, read_parameters
 from polo_ros.experiments import loop_comparison as comparison
 from polo_ros.experiments import loop_online
-from polo_ros.experiments.base import Claim, Experiment, Outcomes, Trial, mean_and_error, means_and_errors
+from polo_ros.experiments.base import Claim, Experiment, Outcomes, Trial, above, mean_and_error, means_and_errors
 from polo_ros.tasks.base import FloatArray
 
 AGENT, TASK = loop_online.KEPT
@@ -51,14 +51,14 @@ class Preset(Experiment):
     def claims(self, outcomes: Outcomes) -> list[Claim]:
         """The light preset learns no worse."""
         areas = {name: returns.mean(axis=1) for name, (_, returns) in _both(outcomes).items()}
-        (light, light_error), (whole, whole_error) = (mean_and_error(areas[name]) for name in ("light", "published"))
+        light, whole = (mean_and_error(areas[name]) for name in ("light", "published"))
         return [
             Claim(
                 "the light preset's area is not below the published settings', beyond one standard error of each",
-                light + light_error >= whole - whole_error,
+                not above(whole, light),
                 {
-                    "light: area, standard error": [light, light_error],
-                    "published: area, standard error": [whole, whole_error],
+                    "light: area, standard error": list(light),
+                    "published: area, standard error": list(whole),
                     **{
                         f"{name}: mean returns after {steps.tolist()} control periods": returns.mean(axis=0).tolist()
                         for name, (steps, returns) in _both(outcomes).items()

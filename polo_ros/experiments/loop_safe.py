@@ -11,7 +11,7 @@ from polo_ros import resources
 from polo_ros.agents.configs import CONFIGS
 from polo_ros.config import flatten, read_parameters
 from polo_ros.experiments import loop_comparison as comparison
-from polo_ros.experiments.base import Claim, Experiment, Outcomes, Trial, mean_and_error, means_and_errors
+from polo_ros.experiments.base import Claim, Experiment, Outcomes, Trial, above, mean_and_error, means_and_errors
 from polo_ros.tasks.base import FloatArray
 
 GOALS, CAR = ("point_goal", "car_goal"), "rc_car"
@@ -77,7 +77,10 @@ class Safe(Experiment):
     def claims(self, outcomes: Outcomes) -> list[Claim]:
         """Little cost for little return, and more return than without values."""
         goals = {task: {agent: _late(outcomes, agent, task) for agent in AGENTS[task]} for task in GOALS}
-        safe_loop, safe_pets = (_late_of_seeds(outcomes, agent, CAR) for agent in ("safe_loop", "safe_pets"))
+        safe_loop, safe_pets = (
+            [mean_and_error(values) for values in _late_of_seeds(outcomes, agent, CAR)]
+            for agent in ("safe_loop", "safe_pets")
+        )
         return [
             Claim(
                 f"on both goals safe_loop's cost is at most {CHEAPER} times loop's, and its return at least {KEPT} "
@@ -88,7 +91,7 @@ class Safe(Experiment):
             Claim(
                 "on the car safe_loop's return is above safe_pets', and it is outside no more often, each beyond one "
                 "standard error of both, in the last fifth of training",
-                _above(safe_loop[0], safe_pets[0]) and not _above(safe_loop[1], safe_pets[1]),
+                above(safe_loop[0], safe_pets[0]) and not above(safe_loop[1], safe_pets[1]),
                 _figures(outcomes, CAR),
             ),
         ]
@@ -137,12 +140,6 @@ def _late_of_seeds(outcomes: Outcomes, agent: str, task: str) -> tuple[FloatArra
 def _little(loop: tuple[float, float], safe: tuple[float, float]) -> bool:
     """Whether the limit saves most of the cost and little of the return; no share is one of nothing, or of a loss."""
     return loop[0] > 0.0 and safe[0] >= KEPT * loop[0] and safe[1] <= CHEAPER * loop[1]
-
-
-def _above(one: FloatArray, other: FloatArray) -> bool:
-    """Whether the mean of one's seeds is above the other's, beyond one standard error of each."""
-    (mean, error), (lower, spread) = mean_and_error(one), mean_and_error(other)
-    return mean - error > lower + spread
 
 
 def _figures(outcomes: Outcomes, task: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from polo_ros.experiments import loop_online
-from polo_ros.experiments.base import Claim, Experiment, Outcomes, Trial, mean_and_error, means_and_errors
+from polo_ros.experiments.base import Claim, Experiment, Outcomes, Trial, above, mean_and_error, means_and_errors
 from polo_ros.tasks.base import FloatArray
 
 AGENT, TASK = loop_online.KEPT
@@ -99,12 +99,12 @@ class Tradeoff(Experiment):
         return [
             Claim(
                 "good model, bad value: " + words.format("more"),
-                _above(ends["bad value"][1], ends["bad value"][0]),
+                above(ends["bad value"][1], ends["bad value"][0]),
                 figures("bad value"),
             ),
             Claim(
                 "bad model, good value: " + words.format("less"),
-                _above(ends["bad model"][0], ends["bad model"][1]),
+                above(ends["bad model"][0], ends["bad model"][1]),
                 figures("bad model"),
             ),
             Claim(
@@ -169,7 +169,3 @@ def _errors(outcomes: Outcomes) -> dict[str, FloatArray]:
         "model error after the longest horizon": _numbers(outcomes, "model_errors").mean(axis=0)[:, -1],
         "value error": _numbers(outcomes, "value_errors").mean(axis=0),
     }
-
-
-def _above(one: tuple[float, float], other: tuple[float, float]) -> bool:
-    return one[0] - one[1] > other[0] + other[1]

@@ -21,6 +21,7 @@ from polo_ros.experiments.base import (
     Outcomes,
     Trial,
     Workplace,
+    above,
     mean_and_error,
     means_and_errors,
     save_arrays,
@@ -127,15 +128,11 @@ class Exploration(Experiment):
         for world in WORLDS:
             ends = {agent: mean_and_error(self._curves(outcomes, world, agent, JUDGED)[:, -1]) for agent in AGENTS}
             for better, worse in (("POLO", "greedy"), ("greedy", "random")):
-                (high, high_error), (low, low_error) = ends[better], ends[worse]
                 out.append(
                     Claim(
                         f"{world}: {better} covers more than {worse}, beyond one standard error of each",
-                        high - high_error > low + low_error,
-                        {
-                            f"coverage of {better}, standard error": [high, high_error],
-                            f"coverage of {worse}, standard error": [low, low_error],
-                        },
+                        above(ends[better], ends[worse]),
+                        {f"coverage of {agent}, standard error": list(ends[agent]) for agent in (better, worse)},
                     )
                 )
         maze = {cells: self._curves(outcomes, "point_mass_maze", "POLO", cells)[:, -1].mean() for cells in GRIDS}

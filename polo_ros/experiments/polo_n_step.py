@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from polo_ros.experiments.agents import settings_of
-from polo_ros.experiments.base import Claim, Experiment, Outcomes, Trial, mean_and_error, means_and_errors
+from polo_ros.experiments.base import Claim, Experiment, Outcomes, Trial, above, mean_and_error, means_and_errors
 from polo_ros.experiments.polo_horizon import EPISODE, TASK, planner
 from polo_ros.tasks.base import FloatArray
 
@@ -50,7 +50,7 @@ class NStep(Experiment):
         return [
             Claim(
                 f"N={ahead} learns faster than N=1, beyond one standard error of each",
-                means[ahead][0] - means[ahead][1] > first[0] + first[1],
+                above(means[ahead], first),
                 figures,
             )
             for ahead in STEPS_AHEAD[1:]

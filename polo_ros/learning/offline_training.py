@@ -220,7 +220,7 @@ class _Log:
         if path.exists():  # what was learned after the checkpoint will be learned, and told, again
             kept = [line for line in path.read_text(encoding="utf-8").splitlines() if 0 <= _update(line) <= done]
         _replace(path, "".join(f"{line}\n" for line in kept).encode())
-        self._stream = open(path, "a", encoding="utf-8")  # noqa: SIM115
+        self._stream = open(path, "a", encoding="utf-8")  # noqa: SIM115  until `close`
         self._scalars = _tensorboard(folder / EVENTS, done)
         if self._scalars is None:
             told.say("TensorBoard is not installed (pip install polo_ros[tensorboard]): figures are in log.jsonl alone")

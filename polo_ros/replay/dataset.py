@@ -368,7 +368,7 @@ class DatasetWriter:
             partial.mkdir()  # fails on another's
             self._partial = partial
             for name in self._digests:
-                self._streams[name] = open(partial / f"{name}.npy", "wb")  # noqa: SIM115
+                self._streams[name] = open(partial / f"{name}.npy", "wb")  # noqa: SIM115  until the end
                 self._streams[name].write(bytes(_HEADER))
         except OSError as error:
             self._give_up(error)

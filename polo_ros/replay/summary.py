@@ -176,8 +176,7 @@ class _Series:
         self.columns = {name: array("d") for name in names}
 
     def add(self, record: Record, message: Any) -> None:
-        older = [name for name in LATER if not hasattr(message, name)]
-        values = [math.nan if name in older else float(getattr(message, name)) for name in self.columns]
+        values = [float(getattr(message, name, *([math.nan] if name in LATER else []))) for name in self.columns]
         self.log_ns.append(min(record.log_time_ns, 2**63 - 1))
         for column, value in zip(self.columns.values(), values, strict=True):
             column.append(value)
