@@ -434,6 +434,14 @@ def _add_reproduce(commands: Any) -> None:
     parser.add_argument("--budget", choices=["full", "small"], default="full", help="small: minutes, to see it work")
     parser.add_argument("--jobs", type=int, default=0, help="trials at a time; 0: one a core")
     parser.add_argument("--folder", default="", help="where it works (default: runs/reproduce/NAME-BUDGET)")
+    parser.add_argument(
+        "--recorded",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="results.json of an earlier run: what it has is not run again, where settings and versions agree",
+    )
     parser.add_argument("--json", action="store_true", help="print results.json instead of the claims")
     parser.set_defaults(run=_reproduce)
 
@@ -456,6 +464,7 @@ def _reproduce(options: argparse.Namespace) -> int:
         folder=folder,
         store=folder.parent / "trials",
         jobs=options.jobs,
+        recorded=options.recorded,
         report=Progress(sys.stderr),
     )
     if options.json:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from plugin_packages import install
-from toy_experiment.toys import Single, Toy
+from toy_experiment.toys import Counted, Single, Toy
 
 from polo_ros import tasks
 from polo_ros.agents.configs import CONFIGS
@@ -31,6 +31,7 @@ from polo_ros.experiments.runner import TrialFailed, reproduce
 from polo_ros.tasks.humanoid_walk import HumanoidWalk
 
 HERE = str(Path(__file__).parent)
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
 DOMAIN = "160"
 LEARNING = {
     "task": "short_getup",
@@ -139,6 +140,69 @@ def test_a_changed_setting_runs_only_what_depends_on_it_again(tmp_path: Path) ->
     new = calls(tmp_path).keys() - before.keys()
     assert sorted(name.rpartition("-")[0] for name in new) == ["draw-2", "total"]
     assert set(calls(tmp_path).values()) == {1}
+
+
+def test_what_is_recorded_is_not_run_again(tmp_path: Path) -> None:
+    first = run(tmp_path, Counted(), store=tmp_path / "before")
+    said: list[str] = []
+    recorded = [tmp_path / "toy" / "results.json"]
+    again = run(tmp_path, Counted(), folder=tmp_path / "again", recorded=recorded, report=said.append)
+    assert again == first
+    assert said == [f"{recorded[0]} has 5 of 5 trials"]
+    assert not calls(tmp_path)
+
+
+def test_a_trial_that_is_run_gets_the_files_of_what_it_needs(tmp_path: Path) -> None:
+    first = run(tmp_path, Counted(), store=tmp_path / "before")
+    recorded = [tmp_path / "toy" / "results.json"]
+    more = run(tmp_path, Counted(), seeds=3, folder=tmp_path / "more", recorded=recorded)
+    # A total of three reads the notes of all three; of what stands apart only the third is missing.
+    assert sorted(name.rpartition("-")[0] for name in calls(tmp_path)) == [
+        "apart-3",
+        "draw-1",
+        "draw-2",
+        "draw-3",
+        "total",
+    ]
+    numbers = {trial["name"]: trial["numbers"]["number"] for trial in more["trials"]}
+    assert numbers["total"] == 12.0 and numbers["apart-1"] == -1.0
+    cpu_s = [{trial["name"]: trial["cpu_s"] for trial in results["trials"]}["apart-1"] for results in (first, more)]
+    assert cpu_s[0] == cpu_s[1]  # what it took then
+
+
+def test_records_of_other_settings_or_of_what_these_need_are_not_used(tmp_path: Path) -> None:
+    run(tmp_path, Counted(), store=tmp_path / "before")
+    said: list[str] = []
+    recorded = [tmp_path / "toy" / "results.json"]
+    changed = run(tmp_path, Counted({2: 5.0}), folder=tmp_path / "new", recorded=recorded, report=said.append)
+    assert said[0] == f"{recorded[0]} has 3 of 5 trials"  # the total's own settings are as before
+    numbers = {trial["name"]: trial["numbers"]["number"] for trial in changed["trials"]}
+    assert numbers["total"] == 12.0
+
+
+def test_a_record_of_other_versions_is_not_used(tmp_path: Path) -> None:
+    results = run(tmp_path, Counted(), store=tmp_path / "before")
+    recorded = tmp_path / "old.json"
+    recorded.write_text(json.dumps({**results, "versions": {**results["versions"], "mujoco": "2.1.0"}}))
+    said: list[str] = []
+    run(tmp_path, Counted(), recorded=[recorded], report=said.append)
+    assert said[0] == f"{recorded} is of other versions and not used: {{'mujoco': '2.1.0'}}"
+    assert len(calls(tmp_path)) == 5
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", "{}", '{"trials": [{"name": "total"}], "versions": {}}'])
+def test_a_record_that_is_none_is_refused(tmp_path: Path, text: str | None) -> None:
+    path = tmp_path / "results.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ValueError, match=f"{path} is no results.json of `polo reproduce`"):
+        run(tmp_path, Counted(), recorded=[path])
+
+
+def test_an_experiment_that_reads_files_takes_no_record(tmp_path: Path) -> None:
+    run(tmp_path, Toy())
+    with pytest.raises(ValueError, match="toy reads files that its trials leave; recorded results have numbers alone"):
+        run(tmp_path, Toy(), recorded=[tmp_path / "toy" / "results.json"])
 
 
 def test_a_failed_trial_is_named_with_its_output_and_the_others_stay(tmp_path: Path) -> None:
@@ -380,6 +444,33 @@ def test_a_small_budget_says_of_each_claim_whether_it_holds(
 
 
 # ---- claims ------------------------------------------------------------------------------------
+
+
+RECORDS = sorted(path for path in RESULTS.glob("*.json") if path.stem in registry.names())
+JUDGED = [path for path in RECORDS if not registry.get(path.stem).reads_files]
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=[path.stem for path in RECORDS])
+def test_what_is_recorded_is_a_full_budget_with_a_figure(record: Path) -> None:
+    results = json.loads(record.read_text(encoding="utf-8"))
+    assert (results["name"], results["budget"]) == (record.stem, "full")
+    assert record.with_suffix(".png").is_file()
+
+
+@pytest.mark.parametrize("record", JUDGED, ids=[path.stem for path in JUDGED])
+def test_recorded_claims_follow_from_the_recorded_numbers(record: Path) -> None:
+    results = json.loads(record.read_text(encoding="utf-8"))
+    kept = results["trials"]
+    outcomes = Outcomes(
+        tuple(Trial(trial["name"], trial["job"], trial["settings"], facts=trial["facts"]) for trial in kept),
+        {trial["name"]: trial["numbers"] for trial in kept},
+        cpu_s={trial["name"]: trial["cpu_s"] for trial in kept},
+    )
+    claims = [
+        {"claim": claim.claim, "holds": bool(claim.holds), "figures": claim.figures}
+        for claim in registry.get(record.stem).claims(outcomes)
+    ]
+    assert plain(claims) == results["claims"]
 
 
 def outcomes(trials: list[Trial], numbers: Mapping[str, Mapping[str, float]], **more: Any) -> Outcomes:

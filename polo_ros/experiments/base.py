@@ -101,13 +101,15 @@ class Outcomes:
 class Experiment(abc.ABC):
     """A figure of a paper: which trials it takes, what they do, what is claimed of them, how it looks.
 
-    Subclasses set `name` (`polo.horizon`), `paper` (where the figure stands) and `question` (one sentence).
+    Subclasses set `name` (`polo.horizon`), `paper` (where the figure stands) and `question` (one sentence), and
+    `reads_files` if what is claimed, drawn or left as extras takes more than the numbers of its trials.
     """
 
     name: str
     paper: str
     question: str
     default_seeds: int
+    reads_files = False
 
     @abc.abstractmethod
     def trials(self, budget: str, seeds: int) -> list[Trial]:

@@ -106,6 +106,7 @@ class Filmed(Experiment):
 
     task: type[Humanoid]
     default_seeds = 3
+    reads_files = True
 
     def trials(self, budget: str, seeds: int) -> list[Trial]:
         """The paper's 20 episodes of learning, then episodes of both agents."""

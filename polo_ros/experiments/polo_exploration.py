@@ -98,6 +98,7 @@ class Exploration(Experiment):
     paper = "POLO, figure 2"
     question = "does planning for the ensemble's uncertainty explore where random and greedy agents do not?"
     default_seeds = 10
+    reads_files = True
 
     def trials(self, budget: str, seeds: int) -> list[Trial]:
         """Every agent in both worlds, all seeds."""

@@ -23,6 +23,7 @@ class ValueOnly(Experiment):
     paper = "POLO, figure 3 right"
     question = "does the learned value alone raise the humanoid?"
     default_seeds = 3
+    reads_files = True
 
     def trials(self, budget: str, seeds: int) -> list[Trial]:
         """The value of the longest horizon's learner, judged by it alone and together with the rewards."""

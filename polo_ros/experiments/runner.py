@@ -12,7 +12,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -49,6 +49,7 @@ def reproduce(
     folder: Path,
     store: Path,
     jobs: int = 0,
+    recorded: Sequence[Path] = (),
     report: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Run what is missing of an experiment, judge its claims and draw its figure.
@@ -61,13 +62,16 @@ def reproduce(
         store: Folder of trials. What is there already, of this or another experiment, is used as far as job,
             settings and versions agree.
         jobs: Trials at a time; 0: one a core.
+        recorded: Files that earlier runs have left as `results.json`. Outcomes that they hold are used as those in the
+            store, but where a trial that is yet to be run needs files.
         report: Gets lines of progress.
 
     Returns:
         What results.json holds.
 
     Raises:
-        ValueError: Unknown budget, no seed, or a negative number of jobs.
+        ValueError: Unknown budget, no seed, a negative number of jobs; what is `recorded` are no results, or the
+            experiment reads its trials' files, which no record has.
         TrialFailed: A trial failed; the others' outcomes are kept.
     """
     if budget not in BUDGETS:
@@ -76,14 +80,14 @@ def reproduce(
         raise ValueError(f"--seeds {seeds} is below its minimum 1")
     if jobs < 0:
         raise ValueError(f"--jobs {jobs} is below its minimum 0")
+    if recorded and experiment.reads_files:
+        raise ValueError(f"{experiment.name} reads files that its trials leave; recorded results have numbers alone")
     trials = experiment.trials(budget, seeds)
     queue = _Trials(trials, store, jobs or len(os.sched_getaffinity(0)), report)
+    for path in recorded:
+        queue.take(path)
     queue.run()
-    folders = {trial.name: queue.folder(trial.name) for trial in trials}
-    found = {name: json.loads((path / "outcome.json").read_text(encoding="utf-8")) for name, path in folders.items()}
-    numbers = {name: outcome["numbers"] for name, outcome in found.items()}
-    cpu_s = {name: outcome["cpu_s"] for name, outcome in found.items()}
-    outcomes = Outcomes(tuple(trials), numbers, folders, cpu_s)
+    outcomes = queue.outcomes()
     claims = experiment.claims(outcomes)
     extras = experiment.extras(outcomes)
     results = {
@@ -93,7 +97,7 @@ def reproduce(
         "budget": budget,
         "seeds": seeds,
         "versions": versions(),
-        "cpu_core_hours": sum(cpu_s.values()) / 3600.0,
+        "cpu_core_hours": sum(outcomes.cpu_s.values()) / 3600.0,
         "claims": [plain({"claim": c.claim, "holds": bool(c.holds), "figures": c.figures}) for c in claims],
         "files": list(extras),
         "trials": [
@@ -102,8 +106,8 @@ def reproduce(
                 "job": trial.job,
                 "settings": plain(trial.settings),
                 "facts": plain(trial.facts),
-                "cpu_s": cpu_s[trial.name],
-                "numbers": numbers[trial.name],
+                "cpu_s": outcomes.cpu_s[trial.name],
+                "numbers": outcomes.numbers[trial.name],
             }
             for trial in trials
         ],
@@ -166,20 +170,67 @@ class _Trials:
         self._jobs = jobs
         self._report = report
         self._fingerprints: dict[str, str] = {}
+        self._recorded: dict[str, Mapping[str, Any]] = {}  # outcomes without files, by name of trial
         self._running: dict[str, _Running] = {}
         self._done: set[str] = set()
 
+    def take(self, path: Path) -> None:
+        """Use the outcomes of a results.json as far as job, settings and versions agree, of what a trial needs too.
+
+        Raises:
+            ValueError: It is none.
+        """
+        try:
+            results = json.loads(path.read_text(encoding="utf-8"))
+            kept = {trial["name"]: trial for trial in results["trials"]}
+            facts = {name: [trial["job"], trial["settings"]] for name, trial in kept.items()}
+            outcomes = {name: {"cpu_s": trial["cpu_s"], "numbers": trial["numbers"]} for name, trial in kept.items()}
+            others = {name: found for name, found in results["versions"].items() if found != versions().get(name)}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"{path} is no results.json of `polo reproduce`: {error!r}") from None
+        if others:
+            self._report(f"{path} is of other versions and not used: {others}")
+            return
+
+        def agrees(name: str) -> bool:
+            trial = self._trials[name]
+            return facts.get(name) == [trial.job, plain(trial.settings)] and all(map(agrees, trial.needs))
+
+        agreeing = {name: outcomes[name] for name in self._trials if agrees(name)}
+        self._report(f"{path} has {len(agreeing)} of {len(self._trials)} trials")
+        self._recorded.update(agreeing)
+
     def run(self) -> None:
         """Until every trial has an outcome."""
-        self._done = {name for name in self._trials if self._is_done(name)}
-        if self._done:
-            self._report(f"{len(self._done)} of {len(self._trials)} trials are there already")
+        kept = {name for name in self._trials if self._is_done(name)}
+        # What reads files of another trial needs more of it than a record has.
+        missing = [name for name in self._trials if name not in kept and name not in self._recorded]
+        for name in missing:
+            for need in self._trials[name].needs:
+                if need in self._recorded and need not in kept:
+                    del self._recorded[need]
+                    missing.append(need)
+        self._done = kept | self._recorded.keys()
+        if kept:
+            self._report(f"{len(kept)} of {len(self._trials)} trials are there already")
         if len(self._done) < len(self._trials):
             self._store.mkdir(parents=True, exist_ok=True)
             with Nursery("polo_ros.experiments.runner", self._store) as nursery:
                 while len(self._done) < len(self._trials):
                     self._start(nursery)
                     self._collect(nursery.ended(POLL))
+
+    def outcomes(self) -> Outcomes:
+        """What all trials have found."""
+        folders = {name: self.folder(name) for name in self._trials if self._is_done(name)}
+        texts = {name: (folder / "outcome.json").read_text(encoding="utf-8") for name, folder in folders.items()}
+        found = {**self._recorded, **{name: json.loads(text) for name, text in texts.items()}}
+        return Outcomes(
+            tuple(self._trials.values()),
+            {name: found[name]["numbers"] for name in self._trials},
+            folders,
+            {name: found[name]["cpu_s"] for name in self._trials},
+        )
 
     def folder(self, name: str) -> Path:
         """Where a trial works and leaves its outcome."""

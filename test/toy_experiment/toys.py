@@ -19,6 +19,7 @@ class Toy(Experiment):
     paper = "nobody, figure 0"
     question = "does it work?"
     default_seeds = 2
+    reads_files = True
 
     def __init__(self, numbers: Mapping[int, float] | None = None, factor: float = 2.0) -> None:
         self.numbers = numbers or {}
@@ -47,6 +48,22 @@ class Toy(Experiment):
     def extras(self, outcomes: Outcomes) -> Mapping[str, Path | str]:
         total = f"{outcomes.numbers['total']['number']} in all\n"
         return {"first.txt": outcomes.folders["draw-1"] / "note.txt", "total.txt": total}
+
+
+class Counted(Toy):
+    """The same, judged and drawn by numbers alone, and one more trial a seed that nothing depends on."""
+
+    reads_files = False
+
+    def trials(self, budget: str, seeds: int) -> list[Trial]:
+        apart = [Trial(f"apart-{seed}", "toy_experiment.jobs:draw", {"number": -seed}) for seed in range(1, seeds + 1)]
+        return [*super().trials(budget, seeds), *apart]
+
+    def draw(self, outcomes: Outcomes, figure: matplotlib.figure.Figure) -> None:
+        pass
+
+    def extras(self, outcomes: Outcomes) -> Mapping[str, Path | str]:
+        return {}
 
 
 class Single(Toy):
