@@ -351,20 +351,20 @@ def test_a_policy_can_be_read_between_the_writing_of_its_two_files(data, tmp_pat
     config = small(train__model=False)
     train(OfflineLearner(TASK, data, "crr", replace(config, {"train.updates": 64}), seed=3), tmp_path)
     before = OfflinePolicy.load(tmp_path, TASK)
-    write = offline_training._replace
+    write = offline_training.write_whole
 
-    def killed(path, data):
+    def killed(path, data, **options):
         if path.name == "policy.json":
             raise Killed
-        write(path, data)
+        write(path, data, **options)
 
-    monkeypatch.setattr(offline_training, "_replace", killed)
+    monkeypatch.setattr(offline_training, "write_whole", killed)
     with pytest.raises(Killed):
         train(OfflineLearner(TASK, data, "crr", config, seed=3), tmp_path)
     found = OfflinePolicy.load(tmp_path, TASK)
     assert found.about == before.about
     np.testing.assert_array_equal(found.policy.mean(data.observation[:9]), before.policy.mean(data.observation[:9]))
-    monkeypatch.setattr(offline_training, "_replace", write)
+    monkeypatch.setattr(offline_training, "write_whole", write)
     train(OfflineLearner(TASK, data, "crr", config, seed=3), tmp_path)
     assert OfflinePolicy.load(tmp_path, TASK).about["updates"] == 200
 

@@ -18,6 +18,7 @@ from polo_ros.agents.polo import PoloConfig
 from polo_ros.agents.run import PoloRun, RunResult, run_polo
 from polo_ros.config import flatten, replace
 from polo_ros.experiments.base import Workplace, save_arrays
+from polo_ros.files import replacing, write_whole
 from polo_ros.planners.base import PlanResult
 from polo_ros.replay.transition import Transition
 from polo_ros.replay.video import make_video
@@ -148,9 +149,7 @@ def _learn(task: Task, config: PoloConfig, steps: int, seed: int, workplace: Wor
                 _keep(kept, joined)
                 run.save(checkpoint)
         weights = run.learner.weights().encode()
-    partial = workplace.folder / f".{WEIGHTS}"
-    partial.write_bytes(weights)
-    partial.replace(workplace.folder / WEIGHTS)
+    write_whole(workplace.folder / WEIGHTS, weights)
     return _joined(parts)
 
 
@@ -172,10 +171,8 @@ def _joined(parts: list[Record]) -> Record:
 
 
 def _keep(path: Path, whole: Record) -> None:
-    partial = path.with_name(f".{path.name}")
-    with open(partial, "wb") as file:
+    with replacing(path) as partial, open(partial, "wb") as file:
         np.savez(file, observations=whole.observations, rewards=whole.rewards, episodes=whole.episodes)
-    partial.replace(path)
 
 
 class _Watch:

@@ -22,6 +22,7 @@ from polo_ros.agents.loop_config import LoopConfig
 from polo_ros.agents.online import Evaluation, OnlineResult, OnlineRun, observations
 from polo_ros.config import replace
 from polo_ros.experiments.base import Workplace, save_arrays
+from polo_ros.files import write_whole
 from polo_ros.learning.actor_critic import ActionRange
 from polo_ros.planners.base import PlanResult
 from polo_ros.replay.transition import Transition
@@ -187,7 +188,7 @@ def follow(run: OnlineRun, settings: Mapping[str, Any], workplace: Workplace, wa
         record.returns[-1] += transition.reward
         done = transition.step + 1
         if done in settings["snapshots"]:
-            _write(snapshot(workplace.folder, done), run.learner.weights().encode())
+            write_whole(snapshot(workplace.folder, done), run.learner.weights().encode())
         if done % REPORTED_EVERY == 0 or done == steps:
             words = f"step {done} of {steps}, reward {transition.reward:.2f}"
             workplace.progress(done / steps, words)
@@ -230,7 +231,7 @@ def follow(run: OnlineRun, settings: Mapping[str, Any], workplace: Workplace, wa
         done = seen + result.steps
         if done - saved >= saved_every:
             # The record first: one that is ahead of its checkpoint can be cut, one that is behind is of no use.
-            _write(kept, json.dumps(asdict(record)).encode())
+            write_whole(kept, json.dumps(asdict(record)))
             run.save(checkpoint)
             saved = done
 
@@ -249,9 +250,3 @@ def _blocks(distances: list[float], warmup: int, steps: int) -> list[float | Non
     everything = np.concatenate((np.full(min(warmup, steps), np.nan), distances))[:steps]
     parts = [part[np.isfinite(part)] for part in np.array_split(everything, BLOCKS)]
     return [float(part.mean()) if len(part) else None for part in parts]
-
-
-def _write(path: Path, data: bytes) -> None:
-    partial = path.with_name(f".{path.name}")
-    partial.write_bytes(data)
-    partial.replace(path)

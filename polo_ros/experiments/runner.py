@@ -9,7 +9,6 @@ import importlib
 import json
 import os
 import resource
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ import numpy as np
 from polo_ros import __version__
 from polo_ros.experiments.base import BUDGETS, Claim, Experiment, Outcomes, Trial, Workplace, plain
 from polo_ros.experiments.nursery import Nursery, hatch
+from polo_ros.files import replacing, write_whole
 from polo_ros.process import prepare
 
 POLL = 0.2  # s
@@ -112,14 +112,10 @@ def reproduce(
             for trial in trials
         ],
     }
-    _write(folder / "results.json", json.dumps(results, indent=1) + "\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / "results.json", json.dumps(results, indent=1) + "\n")
     for name, extra in extras.items():
-        if isinstance(extra, str):
-            _write(folder / name, extra)
-            continue
-        partial = folder / f".{name}.{os.getpid()}"
-        shutil.copyfile(extra, partial)
-        os.replace(partial, folder / name)
+        write_whole(folder / name, extra if isinstance(extra, str) else extra.read_bytes())
     draw(experiment, outcomes, claims, folder / "figure.png")
     return results
 
@@ -147,9 +143,8 @@ def draw(experiment: Experiment, outcomes: Outcomes, claims: list[Claim], path: 
         experiment.draw(outcomes, figure)
         held = sum(claim.holds for claim in claims)
         figure.suptitle(f"{experiment.name} ({experiment.paper}): {held} of {len(claims)} claims hold")
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        figure.savefig(partial, dpi=110, format="png")
-        os.replace(partial, path)
+        with replacing(path) as partial:
+            figure.savefig(partial, dpi=110, format="png")
 
 
 @dataclass
@@ -266,7 +261,7 @@ class _Trials:
                 "settings": plain(trial.settings),
                 "needs": {need: str(self.folder(need).resolve()) for need in trial.needs},
             }
-            _write(folder / "order.json", json.dumps(order, indent=1) + "\n")
+            write_whole(folder / "order.json", json.dumps(order, indent=1) + "\n")
             nursery.start(folder.resolve(), _job(trial.job)[0])
             self._running[trial.name] = _Running(trial, time.monotonic())
 
@@ -341,9 +336,9 @@ def _work(folder: Path) -> None:
     def progress(done: float, words: str) -> None:
         if os.getppid() != parent:
             raise Orphaned("the process that started this trial is gone")
-        _write(folder / "progress", f"{100 * done:3.0f} %  {words}")
+        write_whole(folder / "progress", f"{100 * done:3.0f} %  {words}")
         # What an interrupted trial has used counts too, once it goes on.
-        _write(folder / "cpu_s", f"{spent + _cpu_s():.3f}")
+        write_whole(folder / "cpu_s", f"{spent + _cpu_s():.3f}")
 
     try:
         spent = float((folder / "cpu_s").read_text(encoding="utf-8"))
@@ -355,7 +350,7 @@ def _work(folder: Path) -> None:
         "cpu_s": spent + _cpu_s(),
         "numbers": plain(numbers),
     }
-    _write(folder / "outcome.json", json.dumps(outcome, indent=1) + "\n")
+    write_whole(folder / "outcome.json", json.dumps(outcome, indent=1) + "\n")
 
 
 def _job(job: str) -> tuple[str, str]:
@@ -368,13 +363,6 @@ def _cpu_s() -> float:
     """Processor time of this process and of those that it has started and seen end, s."""
     used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(one.ru_utime + one.ru_stime for one in used)
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 if __name__ == "__main__":

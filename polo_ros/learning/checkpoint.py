@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import safetensors
 import safetensors.numpy
+
+from polo_ros.files import replacing, sync
 
 AnyArray = npt.NDArray[Any]
 # dtype and shape of each tensor; -1 stands for any length.
@@ -62,23 +62,11 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     }
     header["digest"] = _digest(header, arrays)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=path.name + ".", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(safetensors.numpy.save(arrays, metadata=header))
-            stream.flush()
-            os.fsync(stream.fileno())
+    with replacing(path, durable=True) as partial:
+        partial.write_bytes(safetensors.numpy.save(arrays, metadata=header))
+        sync(partial)  # before the one that is there goes to another name
         if path.exists():
-            os.replace(path, previous(path))
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+            path.replace(previous(path))
 
 
 def load(path: Path, *, kind: str, task: str, model_hash: str, spec: Spec) -> Checkpoint:

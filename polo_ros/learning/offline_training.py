@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from polo_ros.files import write_whole
 from polo_ros.learning.dynamics_fit import FitProgress
 from polo_ros.learning.offline_learner import OfflineError, OfflineLearner, differences
 from polo_ros.learning.offline_policy import ABOUT, BEFORE, FORMAT, WEIGHTS
@@ -170,9 +170,9 @@ def _save(learner: OfflineLearner, folder: Path) -> dict[str, Any]:
     }
     if learner.whole:  # what was not learned yet is nothing to act by
         if (folder / WEIGHTS).exists():
-            _replace(folder / BEFORE, (folder / WEIGHTS).read_bytes())
-        _replace(folder / WEIGHTS, data)
-        _replace(folder / ABOUT, (json.dumps(about, indent=2) + "\n").encode())
+            write_whole(folder / BEFORE, (folder / WEIGHTS).read_bytes(), durable=True)
+        write_whole(folder / WEIGHTS, data, durable=True)
+        write_whole(folder / ABOUT, json.dumps(about, indent=2) + "\n", durable=True)
     return about
 
 
@@ -182,7 +182,7 @@ def _claim(learner: OfflineLearner, path: Path) -> None:
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        _replace(path, (json.dumps(now, indent=2) + "\n").encode())
+        write_whole(path, json.dumps(now, indent=2) + "\n", durable=True)
         return
     except ValueError:
         raise OfflineError(f"{path} is damaged; name another folder, or delete this one") from None
@@ -201,16 +201,6 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    with open(partial, "wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(partial, path)
-
-
 class _Log:
     """log.jsonl, a line for some updates, and the same figures for TensorBoard; lines beyond `done` updates go."""
 
@@ -219,7 +209,7 @@ class _Log:
         kept: list[str] = []
         if path.exists():  # what was learned after the checkpoint will be learned, and told, again
             kept = [line for line in path.read_text(encoding="utf-8").splitlines() if 0 <= _update(line) <= done]
-        _replace(path, "".join(f"{line}\n" for line in kept).encode())
+        write_whole(path, "".join(f"{line}\n" for line in kept), durable=True)
         self._stream = open(path, "a", encoding="utf-8")  # noqa: SIM115  until `close`
         self._scalars = _tensorboard(folder / EVENTS, done)
         if self._scalars is None:

@@ -18,6 +18,7 @@ from mcap.records import Channel, Schema
 from mcap.writer import CompressionType, Writer
 
 from polo_ros import __version__
+from polo_ros.files import sync, write_whole
 from polo_ros.replay.bag_reader import FileInfo, bag_files, scan
 from polo_ros.replay.bag_types import (
     SESSION_RECORD,
@@ -237,7 +238,7 @@ class BagWriter:
         # loses the end, and damage to the first chunk would then lose the whole file: say it here too.
         self._file.write(head.end())
         self._file.sync()
-        _sync_directory(self.directory)
+        sync(self.directory)
         self._flushed_at = time.monotonic()
         self._unflushed = False
 
@@ -342,18 +343,7 @@ def metadata_document(files: Sequence[FileInfo], custom: Mapping[str, str]) -> d
 
 def write_metadata_yaml(directory: Path, document: Mapping[str, Any]) -> None:
     """Replace metadata.yaml in one step, so that a crash leaves the old one or the new one."""
-    path = directory / "metadata.yaml"
-    temporary = directory / f".metadata.yaml.{os.getpid()}"
-    try:
-        with open(temporary, "w", encoding="utf-8") as stream:
-            stream.write(_dump({"rosbag2_bagfile_information": dict(document)}))
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_directory(directory)
+    write_whole(directory / "metadata.yaml", _dump({"rosbag2_bagfile_information": dict(document)}), durable=True)
 
 
 def _dump(document: Mapping[str, Any]) -> str:
@@ -363,11 +353,3 @@ def _dump(document: Mapping[str, Any]) -> str:
 def _file_number(path: Path) -> int:
     digits = path.stem.rpartition("_")[2]
     return int(digits) if digits.isdecimal() else -1
-
-
-def _sync_directory(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -23,6 +23,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from polo_ros.files import sync, write_whole
 from polo_ros.tasks.base import FloatArray, Task
 
 Float32Array = npt.NDArray[np.float32]
@@ -409,7 +410,7 @@ class DatasetWriter:
             self._finish(self._partial)
             os.rename(self._partial, self.path)
             self._partial = None
-            _sync_folder(self.path.parent)
+            sync(self.path.parent)
         except OSError as error:
             self._give_up(error)
 
@@ -529,11 +530,7 @@ class DatasetWriter:
             "statistics": self._summary(),
         }
         facts["digest"] = _digest(facts, {name: digest.hexdigest() for name, digest in self._digests.items()})
-        with open(partial / "dataset.json", "w", encoding="utf-8") as text:
-            json.dump(facts, text, indent=2)
-            text.flush()
-            os.fsync(text.fileno())
-        _sync_folder(partial)
+        write_whole(partial / "dataset.json", json.dumps(facts, indent=2), durable=True)
 
     def _summary(self) -> dict[str, Any]:
         observation = self._statistics["observation"]
@@ -594,11 +591,3 @@ def _npy_header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
     magic = b"\x93NUMPY\x01\x00"
     space = _HEADER - len(magic) - 2
     return magic + (space).to_bytes(2, "little") + text.ljust(space - 1) + b"\n"
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

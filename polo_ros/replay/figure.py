@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from polo_ros.files import replacing
 from polo_ros.tasks.base import FloatArray
 
 MAX_POINTS = 5000  # a panel is a thousand pixels wide
@@ -54,9 +54,8 @@ def save_figure(curves: Curves, path: Path) -> None:
         _gates(axes[3], curves)
         _actions(axes[4], curves)
         axes[-1].set_xlabel("robot time, s")
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        figure.savefig(partial, dpi=110, format="png")
-        os.replace(partial, path)
+        with replacing(path) as partial:
+            figure.savefig(partial, dpi=110, format="png")
 
 
 def _thin(*arrays: FloatArray) -> list[FloatArray]:

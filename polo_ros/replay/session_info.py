@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import json
 import math
-import os
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -16,6 +15,7 @@ from typing import Any
 import yaml
 
 from polo_ros import __version__
+from polo_ros.files import write_whole
 
 _DISTRIBUTIONS = ("mujoco", "numpy", "torch", "safetensors", "mcap", "rosbags", "rclpy")
 MAX_BYTES = 1 << 24
@@ -59,9 +59,7 @@ class SessionInfo:
 
     def save(self, path: Path) -> None:
         """Write session.yaml in one step."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(yaml.safe_dump(_plain(asdict(self)), sort_keys=False, allow_unicode=True), "utf-8")
-        os.replace(temporary, path)
+        write_whole(path, yaml.safe_dump(_plain(asdict(self)), sort_keys=False, allow_unicode=True))
 
     @classmethod
     def from_mapping(cls, facts: Mapping[str, Any]) -> SessionInfo:

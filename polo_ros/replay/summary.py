@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from array import array
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from polo_ros import tasks
+from polo_ros.files import write_whole
 from polo_ros.replay.bag_reader import BagReader, Record, TransitionCheck, check_robots, scan
 from polo_ros.replay.bag_types import LEARNER_STATUS, PLANNER_STATUS, BagError, BagProblem
 from polo_ros.replay.figure import Curves, save_figure
@@ -323,9 +323,7 @@ def summarise(run_dir: Path | str, make_video: bool = True, robot: str = "") -> 
             save_figure(_curves(facts, found, contents.planners[one], learner), folder / "summary.png")
             if make_video:
                 notes.append(_video(task, found, found.span, folder / "video.gif"))
-        partial = folder / f".summary.json.{os.getpid()}"
-        partial.write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n", "utf-8")
-        os.replace(partial, folder / "summary.json")
+        write_whole(folder / "summary.json", json.dumps(facts, indent=2, allow_nan=False) + "\n")
     except OSError as error:
         raise BagError(f"{folder}: the summary cannot be written: {error.strerror or error}") from error
     return facts

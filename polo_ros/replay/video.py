@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 import polo_ros
+from polo_ros.files import write_whole
 from polo_ros.tasks.base import FloatArray
 
 WIDTH, HEIGHT = 320, 240
@@ -55,9 +55,7 @@ def make_video(model: mujoco.MjModel, qpos: FloatArray, duration: float, path: P
         for backend in [chosen] if chosen else ["egl", "osmesa"]:
             reason = _render_elsewhere(folder, backend, duration, seconds)
             if not reason:
-                partial = path.with_name(f".{path.name}.{os.getpid()}")
-                shutil.copyfile(folder / "video.gif", partial)
-                os.replace(partial, path)
+                write_whole(path, (folder / "video.gif").read_bytes())
                 return ""
             reasons.append(f"{backend}: {reason}")
     return f"no offscreen GL: {'; '.join(reasons)}"
