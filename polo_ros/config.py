@@ -152,10 +152,15 @@ def _converted(value: Any, kind: type) -> Any:
 
 
 def unknown_parameter(name: str, known: Iterable[str]) -> str:
-    """What to say of a parameter that nobody knows."""
+    """What to say of a parameter that nobody knows: the nearest, and those of its group, or what groups there are."""
+    known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean '{near[0]}'?" if near else ""
-    return f"unknown parameter '{name}'; parameters: {', '.join(sorted(known))}{hint}"
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    group, dot, _ = name.partition(".")
+    listed = [other for other in known if dot and other.startswith(group + dot)]
+    if not listed:
+        listed = sorted({head + dot + "*" * len(dot) for head, dot, _ in (other.partition(".") for other in known)})
+    return f"unknown parameter '{name}'; {hint}parameters: {', '.join(listed)}"
 
 
 def read_parameters(path: Path) -> dict[str, Any]:
