@@ -159,7 +159,7 @@ def unknown_parameter(name: str, known: Iterable[str]) -> str:
     group, dot, _ = name.partition(".")
     listed = [other for other in known if dot and other.startswith(group + dot)]
     if not listed:
-        listed = sorted({head + dot + "*" * len(dot) for head, dot, _ in (other.partition(".") for other in known)})
+        listed = sorted({f"{other.partition('.')[0]}.*" if "." in other else other for other in known})
     return f"unknown parameter '{name}'; {hint}parameters: {', '.join(listed)}"
 
 

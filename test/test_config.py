@@ -123,6 +123,10 @@ def test_an_unknown_name_is_refused_and_a_near_one_is_suggested(kind):
         with pytest.raises(ValueError, match=f"unknown parameter '{unknown}'; .*parameters: ") as caught:
             replace(kind(), {unknown: 1})
         assert (f"; did you mean '{first}'? parameters: " in str(caught.value)) == (unknown == first + "x")
+        known, group = flatten(kind()), unknown.partition(".")[0]
+        of_group = {name for name in known if "." in unknown and name.startswith(f"{group}.")}
+        listed = str(caught.value).partition("parameters: ")[2].split(", ")
+        assert set(listed) == (of_group or {f"{name.partition('.')[0]}.*" if "." in name else name for name in known})
 
 
 def test_an_unknown_name_is_told_those_of_its_group_or_what_groups_there_are():

@@ -433,7 +433,11 @@ def test_horizons_are_judged_with_one_part_good_and_the_other_bad(
         }
 
     trials = tradeoff.trials("full", 3)
-    assert [claim.holds for claim in tradeoff.claims(outcomes(trials, numbers))] == [*holds, True]
+    claims = tradeoff.claims(outcomes(trials, numbers))
+    assert [claim.holds for claim in claims] == [*holds, True]
+    about = "model of 20000, value of 1000: {} at H = [1, 2, 3, 5, 8, 12]"
+    assert claims[2].figures[about.format("returns")] == bad_value
+    assert claims[2].figures[about.format("standard errors")] == pytest.approx([3.0**-0.5] * 6)
 
 
 @pytest.mark.parametrize(("published", "holds"), [(11.0, True), (13.0, False)])
@@ -504,6 +508,14 @@ def test_limits_are_judged_by_what_they_save_and_what_they_take(
     assert figures["rc_car: loop: infeasible plans, share"] == pytest.approx(50 / 3000)
     assert figures["rc_car: safe_pets: costs that no plan foresaw, share of periods"] == pytest.approx(30 / 3000)
     assert figures["car_goal: loop: last evaluation, return and cost"] == [8.0, 2.0]
+    # Episodes of 400: three seeds with five of ten behind the 2000, seven behind the 1000.
+    behind = "{}: episodes behind the warm-up, those with a cost, mean of all of them"
+    cost = late["safe_loop"][1]
+    several = 2 if cost else 0
+    expected = [15, 3 * (3 + several), pytest.approx((3e3 + 2 * cost) / 5)]
+    assert figures[behind.format("car_goal: safe_loop")] == expected
+    expected = [21, 3 * (5 + several), pytest.approx((5e3 + 2 * cost) / 7)]
+    assert figures[behind.format("rc_car: safe_loop")] == expected
 
 
 @pytest.mark.parametrize(("safe_loop", "safe_pets", "holds"), [(3.0, 2.0, True), (3.0, 1.5, False)])

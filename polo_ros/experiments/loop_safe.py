@@ -151,7 +151,11 @@ def _figures(outcomes: Outcomes, task: str) -> dict[str, Any]:
         found = [numbers for _, numbers in trials]
         whole = [np.array(numbers["episode_figures"][COSTS[task]]) for numbers in found]
         # While actions are random there is no plan to speak of.
-        planned = [sum(n["episode_lengths"]) - t.settings["config"]["sac.warmup"] for t, n in trials]
+        warmup = trials[0][0].settings["config"]["sac.warmup"]
+        planned = [sum(n["episode_lengths"]) - warmup for n in found]
+        behind = np.concatenate(
+            [costs[np.cumsum([0, *n["episode_lengths"][:-1]]) >= warmup] for costs, n in zip(whole, found, strict=True)]
+        )
         infeasible, silent = (
             [sum(n["episode_figures"][name]) / periods for n, periods in zip(found, planned, strict=True)]
             for name in ("infeasible", "silent")
@@ -160,6 +164,11 @@ def _figures(outcomes: Outcomes, task: str) -> dict[str, Any]:
         figures[f"{name}: return, standard error"] = list(mean_and_error(returns))
         figures[f"{name}: {COSTS[task]}, standard error"] = list(mean_and_error(costs))
         figures[f"{name}: mean of all training episodes"] = float(np.mean([costs.mean() for costs in whole]))
+        figures[f"{name}: episodes behind the warm-up, those with a cost, mean of all of them"] = [
+            len(behind),
+            int(np.count_nonzero(behind)),
+            float(behind.mean()) if len(behind) else np.nan,
+        ]
         figures[f"{name}: infeasible plans, share"] = float(np.mean(infeasible))
         figures[f"{name}: costs that no plan foresaw, share of periods"] = float(np.mean(silent))
         figures[f"{name}: last evaluation, return and cost"] = [

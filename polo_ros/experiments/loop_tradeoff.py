@@ -110,7 +110,18 @@ class Tradeoff(Experiment):
             Claim(
                 "the best horizon with a bad model and a good value is shorter than with a good model and a bad value",
                 best["bad model"] < best["bad value"],
-                {f"best horizon, {name}": horizon for name, horizon in best.items()},
+                {
+                    **{f"best horizon, {name}": horizon for name, horizon in best.items()},
+                    **{
+                        f"model of {model}, value of {value}: {what} at H = {horizons}": curve.tolist()
+                        for model, value in itertools.product(snapshots, repeat=2)
+                        for what, curve in zip(
+                            ("returns", "standard errors"),
+                            means_and_errors(_returns(outcomes, model, value)),
+                            strict=True,
+                        )
+                    },
+                },
             ),
             Claim(
                 "the last snapshot's model and value are better than the first's: they have smaller errors",
