@@ -126,6 +126,7 @@ def test_what_a_model_is_fitted_to_is_bounded_and_runs_of_the_data(tmp_path):
     assert joined.mean() > 0.9
     first = np.flatnonzero((data.observation == taken.observations[0]).all(axis=1))
     np.testing.assert_array_equal(data.action[first[0] : first[0] + 64], taken.actions[:64])
+    np.testing.assert_array_equal(data.observation[taken.places], taken.observations)
 
 
 def test_a_model_never_sees_the_way_from_an_end_to_a_new_start(tmp_path):
@@ -165,7 +166,9 @@ def test_a_model_sees_neither_what_was_unforeseen_nor_starts_that_differ_in_what
     pushed = np.flatnonzero(ahead[:, 0] > 0.5)
     assert 0 < len(pushed) < len(gone) and len(last) == 11
     expected = np.delete(observation, np.union1d(last, pushed), 0)
-    np.testing.assert_array_equal(batches.for_model(10**6).observations, expected.astype(np.float32))
+    taken = batches.for_model(10**6)
+    np.testing.assert_array_equal(taken.observations, expected.astype(np.float32))
+    np.testing.assert_array_equal(taken.places, np.setdiff1d(np.arange(len(observation)), np.union1d(last, pushed)))
 
 
 @pytest.mark.parametrize(("rows", "share", "held"), [(100, 0.05, 64), (64, 0.05, 0), (100, 0.0, 0), (2000, 0.05, 128)])

@@ -169,8 +169,8 @@ class OfflineBatches:
     def for_model(self, most: int) -> Transitions:
         """Transitions for a dynamics model, in order: all, or so many at most, in runs drawn from everywhere.
 
-        Left out is what `Task.disturb` changed, and ends that lead to the start of the next trajectory: files of others
-        may know no better.
+        Leaves out transitions that `Task.disturb` changed, and the last one of a trajectory where its next observation
+        is the start of the next trajectory, as in imported files.
         """
         rows = np.arange(len(self.data))
         if len(rows) > most:
@@ -182,7 +182,8 @@ class OfflineBatches:
         # Without the entries that begin anew with each trajectory, as the way gone.
         seen = used_inputs(self._task)
         kept[last] &= (ahead[last] != data.observation[rows[last] + 1])[:, seen].any(axis=1)
-        return Transitions(observations[kept], data.action[rows[kept]], data.reward[rows[kept]], ahead[kept])
+        rows = rows[kept]
+        return Transitions(observations[kept], data.action[rows], data.reward[rows], ahead[kept], places=rows)
 
 
 def _rows(runs: Indexes, rows: int) -> Indexes:
