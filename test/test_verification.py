@@ -137,6 +137,20 @@ def test_beside_control_nobody_waits_and_one_plan_at_a_time_is_looked_at() -> No
     beside.close()
 
 
+def test_a_plan_given_up_before_it_was_looked_at_says_nothing_of_the_next_one() -> None:
+    slow, task = Slow(), slider()
+    beside = Verification(slow, beside=True)
+    with beside._wake:  # as long as the thread finds no core
+        beside.foresee(task.at([1.0]), NONE, [np.zeros(1)])
+        beside.reset()
+    beside.foresee(task.at([2.0]), NONE, [np.zeros(1)])
+    until(lambda: slow.asked)
+    slow.let.release()
+    until(lambda: beside.latest.reason)
+    assert beside.latest.reason == "found at 2" and slow.asked == [2.0]
+    beside.close()
+
+
 @pytest.mark.parametrize("verified", [False, True])
 def test_a_robot_is_stopped_before_a_plan_takes_it_out_of_its_range(verified: bool) -> None:
     task = slider(safe_stop="damp", damping=20.0)

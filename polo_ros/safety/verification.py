@@ -89,7 +89,7 @@ class Verification:
         self.latest = Finding()
         self._verifier = verifier
         self._wake = threading.Condition()
-        self._job: tuple[FloatArray, FloatArray] | None = None
+        self._job: tuple[FloatArray, FloatArray, int] | None = None  # state, actions, generation
         self._busy = self._closed = False
         self._generation = 0
         self._thread: threading.Thread | None = None
@@ -114,7 +114,7 @@ class Verification:
         else:
             with self._wake:
                 if not self._busy:
-                    self._job, self._busy = (state, actions), True
+                    self._job, self._busy = (state, actions, self._generation), True
                     self._wake.notify()
         return self.latest.reason
 
@@ -123,6 +123,8 @@ class Verification:
         with self._wake:
             self._generation += 1
             self.latest = Finding()
+            if self._job is not None:
+                self._job, self._busy = None, False
 
     def close(self) -> None:
         """End the thread."""
@@ -140,10 +142,9 @@ class Verification:
                     self._wake.wait()
                 if self._closed or self._job is None:
                     return
-                job, self._job = self._job, None
-                generation = self._generation
+                (state, actions, generation), self._job = self._job, None
             try:
-                found = self._verifier.verify(*job)
+                found = self._verifier.verify(state, actions)
             except Exception as error:  # noqa: BLE001  what cannot be verified must not pass for verified
                 found = Finding(f"verification: {type(error).__name__}: {error}")
             with self._wake:
