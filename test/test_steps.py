@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import rclpy
+from bridges import activate, bridge, control, in_its_thread
 from hypothesis import given
 from hypothesis import strategies as st
-from rclpy.executors import SingleThreadedExecutor
 
 from polo_ros.msg import Plan, Transition
 from polo_ros.nodes.base import EVERY, LATEST
@@ -77,63 +76,12 @@ def test_every_text_replaces_the_one_before_completely(tmp_path_factory: Any, wr
 # ---- the bridge ----------------------------------------------------------------------------------
 
 
-@contextmanager
-def bridge(
-    monkeypatch: pytest.MonkeyPatch, *parameters: str, spin: bool = True
-) -> Iterator[tuple[Bridge, list[Transition]]]:
-    """A bridge that nobody plans for, and its transitions."""
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "OFF")
-    monkeypatch.setattr(Bridge, "MEETING", 0.0)
-    settings = ("driver:=mock", "learner:=false", "recorder:=false", "autostart:=false", *parameters)
-    rclpy.init(args=["--ros-args", *(word for setting in settings for word in ("-p", setting))], domain_id=DOMAIN)
-    node, heard = Bridge(), []
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    node.create_subscription(Transition, "transition", heard.append, EVERY)
-    thread = threading.Thread(target=executor.spin)
-    if spin:
-        thread.start()
-    try:
-        yield node, heard
-    finally:
-        executor.shutdown()
-        if spin:
-            thread.join()
-        node.close()
-        node.destroy_node()
-        rclpy.try_shutdown()
-
-
-def _activate(node: Bridge) -> None:
-    assert node.trigger_configure().name == "SUCCESS"
-    node.loop.supervisor.stop("nobody plans")  # so that it does not wait for plans
-    assert node.trigger_activate().name == "SUCCESS"
-
-
-def _in_its_thread(node: Bridge, action: Callable[[], object]) -> None:
-    """As services do it: what an executor waits for must not be destroyed beside it."""
-    task = node.executor.create_task(action)
-    limit = time.monotonic() + 20.0
-    while not task.done():
-        assert time.monotonic() < limit, "the executor does not spin"
-        time.sleep(0.01)
-    task.result()
-
-
-def _control(node: Bridge, heard: list[Transition], periods: int = 5) -> None:
-    before, limit = len(heard), time.monotonic() + 20.0
-    _in_its_thread(node, lambda: _activate(node))
-    while len(heard) < before + periods:
-        assert time.monotonic() < limit, "control did not begin"
-        time.sleep(0.02)
-
-
 def test_a_bridge_whose_planner_forgot_too_uses_no_step_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_dir = f"run_dir:={tmp_path}"
     steps, episodes, free = [], [], 0
     for _ in range(3):
-        with bridge(monkeypatch, run_dir, "started:='1'") as (node, heard):
-            _control(node, heard)
+        with bridge(monkeypatch, DOMAIN, run_dir, "started:='1'") as (node, heard):
+            control(node, heard)
             kept = StepFile(tmp_path / "steps.json").read()
             # What is written down is ahead of control: whenever it is killed, that holds.
             assert kept is not None and kept[0] >= heard[-1].step
@@ -142,18 +90,18 @@ def test_a_bridge_whose_planner_forgot_too_uses_no_step_twice(tmp_path: Path, mo
         episodes.append({transition.episode for transition in heard})
         free = (StepFile(tmp_path / "steps.json").read() or (0, 0))[0] + 1
     assert steps == sorted(set(steps)) and episodes == [{0}, {1}, {2}]
-    with bridge(monkeypatch, run_dir, "started:='2'") as (node, heard):
-        _control(node, heard)
+    with bridge(monkeypatch, DOMAIN, run_dir, "started:='2'") as (node, heard):
+        control(node, heard)
         assert heard[0].step == 0  # another session
 
 
 def test_a_bridge_goes_on_behind_the_last_step_when_it_is_activated_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    with bridge(monkeypatch) as (node, heard):
-        _control(node, heard)
+    with bridge(monkeypatch, DOMAIN) as (node, heard):
+        control(node, heard)
         for _ in range(2):
-            _in_its_thread(node, node.trigger_deactivate)
-            _in_its_thread(node, node.trigger_cleanup)
-            _control(node, heard)
+            in_its_thread(node, node.trigger_deactivate)
+            in_its_thread(node, node.trigger_cleanup)
+            control(node, heard)
         steps = [transition.step for transition in heard]
         assert steps == sorted(set(steps)) and steps[-1] < len(steps) + 10
         assert heard[-1].episode == 2
@@ -161,8 +109,8 @@ def test_a_bridge_goes_on_behind_the_last_step_when_it_is_activated_again(monkey
 
 def test_steps_that_cannot_be_read_are_said_and_control_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "steps.json").write_text("noise")
-    with bridge(monkeypatch, f"run_dir:={tmp_path}") as (node, heard):
-        _control(node, heard)
+    with bridge(monkeypatch, DOMAIN, f"run_dir:={tmp_path}") as (node, heard):
+        control(node, heard)
         assert "steps.json holds no steps" in node._unsaid + node.problem
         assert heard[0].step == 0
     assert StepFile(tmp_path / "steps.json").read() is not None
@@ -170,8 +118,8 @@ def test_steps_that_cannot_be_read_are_said_and_control_begins(tmp_path: Path, m
 
 def test_plans_that_arrive_at_once_do_not_push_each_other_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a rival's could hide that the planner which is obeyed has spoken."""
-    with bridge(monkeypatch, spin=False) as (node, _):
-        _activate(node)
+    with bridge(monkeypatch, DOMAIN, spin=False) as (node, _):
+        activate(node)
         publishers = [node.create_publisher(Plan, "plan", LATEST) for _ in range(2)]
         for publisher in publishers:
             while publisher.get_subscription_count() == 0:

@@ -79,6 +79,7 @@ class PoloNode(LifecycleNode):
         self._last_refused = ""
         self.failed = False  # a thread of the node has ended with an error
         self._keep: set[Any] = set()
+        self._workers: list[threading.Thread] = []
         task = self._override("task", SessionConfig().task)
         clock, agent = (self._override(name, getattr(SessionConfig(), name)) for name in ("clock", "agent"))
         self._task_defaults = task_parameters(task, clock, agent)
@@ -209,7 +210,7 @@ class PoloNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Lifecycle callback."""
         # Publishers first: what a thread of the node publishes before they are active is dropped without a word.
-        result = self._guard("activate", partial(super().on_activate, state), self.activate)
+        result = self._guard("activate", self._check_ended, partial(super().on_activate, state), self.activate)
         self._running = result == TransitionCallbackReturn.SUCCESS
         return result
 
@@ -220,7 +221,7 @@ class PoloNode(LifecycleNode):
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Lifecycle callback."""
-        return self._guard("clean up", self._clean_up, partial(super().on_cleanup, state))
+        return self._guard("clean up", self._check_ended, self._clean_up, partial(super().on_cleanup, state))
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Lifecycle callback."""
@@ -264,8 +265,8 @@ class PoloNode(LifecycleNode):
             return TransitionCallbackReturn.FAILURE
         return TransitionCallbackReturn.SUCCESS
 
-    def work(self, target: Callable[[], None], name: str) -> threading.Thread:
-        """A thread that runs `target`; what it cannot handle ends the process, which the launcher restarts."""
+    def work(self, target: Callable[[], None], name: str) -> None:
+        """Run `target` in a thread; what it cannot handle ends the process, which the launcher restarts."""
 
         def run() -> None:
             try:
@@ -277,8 +278,24 @@ class PoloNode(LifecycleNode):
                 self.context.try_shutdown()
 
         thread = threading.Thread(target=run, name=name, daemon=True)
+        self._workers.append(thread)
         thread.start()
-        return thread
+
+    def join(self, timeout: float) -> bool:
+        """Wait at most `timeout` s for the threads of `work`, which were told to end; whether they have."""
+        limit = time.monotonic() + timeout
+        for thread in self._workers:
+            thread.join(max(0.0, limit - time.monotonic()))
+        self._workers = [thread for thread in self._workers if thread.is_alive()]
+        for thread in self._workers:
+            self.get_logger().error(f"{thread.name} has not ended in {timeout:g} s")
+        return not self._workers
+
+    def _check_ended(self) -> None:
+        """Two threads must never do the work of one, or work on what is cleaned up."""
+        for thread in self._workers:
+            if thread.is_alive():
+                raise RuntimeError(f"{thread.name} of before has not ended yet; try again later")
 
     def _start(self) -> None:
         self.destroy_timer(self._autostart)

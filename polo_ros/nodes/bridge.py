@@ -49,6 +49,8 @@ class Bridge(PoloNode):
     MEETING = 5.0
     # s between the last control period and word of the end, for those who still write down what came before.
     SETTLING = 0.5
+    # s before a driver that failed is connected again.
+    RECONNECT = 1.0
     # In run_dir: why the robot is stopped, as long as it is; and which steps are used up.
     STOP_FILE, STEP_FILE = "stopped.json", "steps.json"
     # s between two looks at how far control is, and s for which steps are used up ahead: control waits for no disk.
@@ -61,7 +63,6 @@ class Bridge(PoloNode):
         self._driver_name = drivers.chosen(self.settings.driver, self.session.task)
         self._driver_settings = self.declare(drivers.settings(self._driver_name))
         self.refuse_unknown(OTHERS, self._driver_name)
-        self._thread: threading.Thread | None = None
         self._wake = threading.Condition()
         self._stopping = self._paused = self._finished = False
         self._steps_allowed = 0
@@ -76,7 +77,7 @@ class Bridge(PoloNode):
         run_dir = self.session.run_dir
         self._stop_file = StopFile(Path(run_dir) / self.STOP_FILE) if run_dir else None
         self._step_file = StepFile(Path(run_dir) / self.STEP_FILE, self.session.started) if run_dir else None
-        self._step_keeper: threading.Thread | None = None
+        self._steps_kept_ahead = False  # by a thread that runs until control ends
         self._news = threading.Event()
         self._kept: Fault | None = None
         self._keeping = threading.Lock()
@@ -142,22 +143,17 @@ class Bridge(PoloNode):
             self.driver.connect()
         self.driver.stop()  # whatever a bridge that died has left
         self.get_logger().info(f"driver '{self._driver_name}' is connected")
-        self._stopping = False
-        self._thread = self.work(self._run, "control")
+        self._stopping = self._steps_kept_ahead = self._controlling = False
+        self.work(self._run, "control")
 
     def deactivate(self) -> None:
         """Stop control, leave the robot safe."""
         with self._wake:
             self._stopping = True
             self._wake.notify_all()
-        if self._thread is not None:
-            self._thread.join(timeout=5.0)
-            self._thread = None
-            self._note_where()
         self._news.set()
-        if self._step_keeper is not None:
-            self._step_keeper.join(timeout=1.0)
-            self._step_keeper = None
+        self.join(5.0)
+        self._note_where()
         self._quietly(self.driver.stop)
 
     def cleanup(self) -> None:
@@ -303,10 +299,12 @@ class Bridge(PoloNode):
     def _run(self) -> None:
         while not self._stopping:
             try:
+                if self.driver.life is Life.CLOSED:
+                    self.driver.connect()
                 self._control()
                 return
             except DriverError as error:
-                # Simulation: the next episode starts anew. Robot: made safe, then connected again.
+                # Simulation: the next episode starts anew. Robot: made safe, then connected again, until that succeeds.
                 self.counts["driver_errors"] += 1
                 self.failure = f"driver '{self._driver_name}': {error}"
                 self.get_logger().error(self.failure)
@@ -314,10 +312,12 @@ class Bridge(PoloNode):
                 if self._controlling and not self.driver.simulated and self.settings.safety.latch:
                     self.loop.supervisor.stop(f"driver: {error}")  # nobody knows what the robot did meanwhile
                     self._keep_fault()
-                self.publish_diagnostics()  # at once: it may be over before the next second
-                self._wait(1.0)
-                self._reconnect()
+                self._controlling = False
                 self._note_where()
+                self.publish_diagnostics()  # at once: it may be over before the next second
+                self._wait(self.RECONNECT)
+                if not self._stopping:  # a slow driver would keep control from ending in time
+                    self._quietly(self.driver.close)
             except Exception:
                 self._quietly(self.driver.stop)  # the robot must be safe whatever went wrong here
                 raise
@@ -327,13 +327,7 @@ class Bridge(PoloNode):
         if self._went is not None:
             self._went = max(self._went, (self.loop.step, self.loop.episode))
 
-    def _reconnect(self) -> None:
-        if not self._stopping:  # a slow connection would keep control from ending in time
-            self._quietly(self.driver.close)
-            self._quietly(self.driver.connect)
-
     def _control(self) -> None:
-        self._controlling = False
         self._await_session()
         if self._stopping:
             return
@@ -347,10 +341,11 @@ class Bridge(PoloNode):
         period = self.task.control_dt
         # Who waits for plans may wait for a file too, and then nothing is used up that is not used.
         self._ahead = 0 if lockstep else math.ceil(self.AHEAD / period)
-        if self._step_keeper is None:
+        if not self._steps_kept_ahead:
             self._keep_steps(step + self._ahead, episode)
             if self._step_file is not None and not lockstep:
-                self._step_keeper = self.work(self._keep_steps_ahead, "steps")
+                self._steps_kept_ahead = True
+                self.work(self._keep_steps_ahead, "steps")
         due = time.monotonic()
         # Simulation waits for the first plan of an episode. A robot never waits: its safe stop is played.
         begun = not simulated
@@ -484,9 +479,9 @@ class Bridge(PoloNode):
             return True
 
     def _wait(self, timeout: float) -> None:
+        """Do nothing for so many s, or until control is to end: plans that arrive meanwhile wake nobody."""
         with self._wake:
-            if not self._stopping:
-                self._wake.wait(timeout)
+            self._wake.wait_for(lambda: self._stopping, timeout)
 
     def _finish(self, sample: Sample) -> None:
         self._quietly(self.driver.stop)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import queue
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -46,7 +45,6 @@ class Learner(PoloNode):
         self.refuse_unknown(OTHERS)
         self._robots = self.session.robots or ("",)
         self._queue: queue.SimpleQueue[tuple[TransitionMsg, int] | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
         self._stopping = False
         self.counts.update(transitions_refused=0)
         self._metrics: Update | None = None
@@ -75,16 +73,16 @@ class Learner(PoloNode):
     def activate(self) -> None:
         """Start learning."""
         self._stopping = False
-        self._thread = self.work(self._run, "learning")
+        self.work(self._run, "learning")
 
     def deactivate(self) -> None:
         """Stop learning and keep what was learned."""
         self._stopping = True
         self._queue.put(None)
-        if self._thread is not None:
-            self._thread.join(timeout=20.0)
-            self._thread = None
-        self._save()
+        if self.join(20.0):
+            self._save()
+        else:  # in the middle of an update nothing is whole
+            self.get_logger().error("what was learned since the last checkpoint is not saved")
 
     def cleanup(self) -> None:
         """Stop the rollout threads."""

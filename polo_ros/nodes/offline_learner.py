@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,7 +40,6 @@ class OfflineLearnerNode(PoloNode):
         self.agent_config: OfflineAgentConfig = self.declare(CONFIGS[self.session.agent])
         self.refuse_unknown(OTHERS)
         self.learner: OfflineLearner | None = None  # once the data are there
-        self._thread: threading.Thread | None = None
         self._stopping = False
         self._figures: dict[str, float] = {}
 
@@ -59,14 +57,12 @@ class OfflineLearnerNode(PoloNode):
     def activate(self) -> None:
         """Open the data, or make a dataset of bags, and learn, from the folder's checkpoint if there is one."""
         self._stopping = False
-        self._thread = self.work(self._run, "learning")
+        self.work(self._run, "learning")
 
     def deactivate(self) -> None:
         """Stop learning; what was learned is saved."""
         self._stopping = True
-        if self._thread is not None:
-            self._thread.join(timeout=60.0)
-            self._thread = None
+        self.join(60.0)
 
     def cleanup(self) -> None:
         """Forget the data."""
