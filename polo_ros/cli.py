@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from polo_ros import __version__, drivers, tasks
+from polo_ros import __version__, drivers, tasks, tracebacks
 from polo_ros.agents import registry
 from polo_ros.process import prepare
 from polo_ros.replay.cli import add_bag_commands, add_dataset_command
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except (ValueError, OSError, RuntimeError) as error:
-        print(f"polo: {error}", file=sys.stderr)
+        print(f"{tracebacks.needed(error)}polo: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -307,7 +307,10 @@ def _list(options: argparse.Namespace) -> int:
                 "observations": task.observation_spec.size,
             }
         else:
-            rows[name] = {"description": drivers.describe(name)}
+            try:
+                rows[name] = {"description": drivers.describe(name)}
+            except ValueError as error:
+                rows[name] = {"description": f"broken: {error}"}
     if options.json:
         print(json.dumps(rows, indent=2))
     else:

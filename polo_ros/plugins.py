@@ -15,6 +15,11 @@ def names(group: str) -> list[str]:
     return sorted({entry.name for entry in entry_points(group=group)})
 
 
+def packages(group: str, name: str) -> set[str]:
+    """Distributions that offer entry point `name` of `group`; nothing is imported."""
+    return {_package(entry) for entry in entry_points(group=group) if entry.name == name}
+
+
 def load(group: str, kind: str, name: str) -> Any:
     """The object that entry point `name` of `group` points to.
 

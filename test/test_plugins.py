@@ -9,6 +9,7 @@ import pytest
 from plugin_packages import install
 
 from polo_ros import drivers, tasks
+from polo_ros.cli import main
 
 TASK = '''
 import mujoco
@@ -57,6 +58,11 @@ class Undamped(Door):
     name = "undamped"
     safe_stop = "damp"
 
+class Ragged(Door):
+    name = "ragged"
+    def success(self, observations):
+        return bool(np.add(np.ones(2), np.ones(3)).any())
+
 class Clumsy(Door):
     name = "clumsy"
     def __init__(self):
@@ -80,6 +86,7 @@ door_opening = doors.tasks:Door
 door_misnamed = doors.tasks:Misnamed
 contradictory = doors.tasks:Contradictory
 undamped = doors.tasks:Undamped
+ragged = doors.tasks:Ragged
 clumsy = doors.tasks:Clumsy
 not_a_task = builtins:dict
 broken = doors.broken:Task
@@ -179,6 +186,30 @@ def test_a_broken_plugin_is_named_and_the_others_work(installed: Path) -> None:
     with pytest.raises(ValueError, match="driver " + message.format("Driver")):
         drivers.make("broken", task, 0)
     assert drivers.make("door", task, 0).task is task
+
+
+def test_lists_and_the_reference_do_without_a_broken_driver(
+    installed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["drivers"]) == 0
+    said = capsys.readouterr().out
+    assert "broken: driver 'broken' of package doors cannot be loaded" in said and "mock" in said
+    assert main(["parameters"]) == 0
+    said = capsys.readouterr().out
+    assert "driver `mock`" in said and "driver `door`" not in said
+    assert drivers.built_in("mock") and not drivers.built_in("door")
+
+
+def test_an_error_in_code_of_others_comes_with_its_line(installed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--steps", "1", "--no-learning", "--set", "mppi.rollouts=2", "--set", "mppi.horizon=2"]
+    assert main(["run", "polo", "--task", "ragged", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert "tasks.py" in said and "return bool(np.add(np.ones(2), np.ones(3)).any())" in said
+    assert said.splitlines()[-1].startswith("polo: operands could not be broadcast")
+    assert main(["run", "polo", "--task", "contradictory", *arguments]) == 2
+    assert capsys.readouterr().err.count("\n") == 1, "what this package finds wrong it says in a line"
+    assert main(["run", "polo", "--task", "broken", *arguments]) == 2
+    assert "broken.py" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -34,9 +34,12 @@ OWNERS: tuple[tuple[str, Any], ...] = (
 
 
 def parameter_table() -> str:
-    """Markdown: name, type, default, range, whether it changes live, meaning; one table an owner."""
+    """Markdown: name, type, default, range, whether it changes live, meaning; one table an owner.
+
+    Drivers of other packages are no part of it.
+    """
     lines: list[str] = []
-    of_drivers = [(f"bridge, driver `{name}`", drivers.settings(name)) for name in drivers.names() if _ours(name)]
+    of_drivers = [(f"bridge, driver `{name}`", drivers.settings(name)) for name in drivers.names() if drivers.built_in(name)]
     for owner, config in (*OWNERS, *of_drivers):
         if not flatten(config):
             continue
@@ -59,8 +62,3 @@ def parameter_table() -> str:
             lines.append(f"| `{name}` | {type_name(kind)} | {shown} | {allowed} | {live} | {info.doc}{unit} |")
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"
-
-
-def _ours(driver: str) -> bool:
-    """Whether a driver comes with this package: what else is installed is no part of its reference."""
-    return type(getattr(drivers.settings(driver), driver)).__module__.startswith("polo_ros.")

@@ -55,6 +55,11 @@ def describe(name: str) -> str:
     return documentation.strip().partition("\n")[0]
 
 
+def built_in(name: str) -> bool:
+    """Whether the driver called `name` comes with this package; nothing is imported."""
+    return plugins.packages(GROUP, name) == {"polo_ros"}
+
+
 def settings(name: str) -> Config:
     """Settings of the driver called `name`, as the only field of a Config, of that name.
 

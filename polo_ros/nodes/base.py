@@ -30,7 +30,7 @@ from rclpy.service import Service
 from rclpy.subscription import Subscription
 from rclpy.timer import Timer
 
-from polo_ros import drivers
+from polo_ros import drivers, tracebacks
 from polo_ros.config import entry_type, fields, flatten, replace, unknown_parameter
 from polo_ros.process import prepare
 from polo_ros.session.config import SessionConfig, task_parameters
@@ -261,7 +261,7 @@ class PoloNode(LifecycleNode):
             if not self.context.ok():
                 return TransitionCallbackReturn.FAILURE  # told to end meanwhile: nothing went wrong
             self.get_logger().error(f"cannot {word}: {error}")
-            self.get_logger().debug(traceback.format_exc())
+            self.say_where(error)
             return TransitionCallbackReturn.FAILURE
         return TransitionCallbackReturn.SUCCESS
 
@@ -304,6 +304,11 @@ class PoloNode(LifecycleNode):
                 if not self.context.ok():
                     raise ExternalShutdownException
                 raise SystemExit(f"{self.get_name()} did not start; its log above says why")
+
+    def say_where(self, error: Exception) -> None:
+        """Log the traceback of an error that came from code of others."""
+        if text := tracebacks.needed(error):
+            self.get_logger().error(text)
 
     def send(self, publisher: Publisher, message: Any) -> None:
         """Publish from a worker thread; does nothing once ROS is shut down, which may be at any moment."""
@@ -432,7 +437,7 @@ def _spin(make: Callable[[], PoloNode], args: Sequence[str] | None) -> int:
             node.get_logger().fatal(str(error))
         code = 1
     except (ValueError, ParameterException) as error:
-        rclpy.logging.get_logger("polo_ros").fatal(str(error))
+        rclpy.logging.get_logger("polo_ros").fatal(f"{tracebacks.needed(error)}{error}")
         code = 1
     finally:
         if node is not None:

@@ -308,6 +308,7 @@ class Bridge(PoloNode):
                 self.counts["driver_errors"] += 1
                 self.failure = f"driver '{self._driver_name}': {error}"
                 self.get_logger().error(self.failure)
+                self.say_where(error)
                 self._quietly(self.driver.stop)
                 if self._controlling and not self.driver.simulated and self.settings.safety.latch:
                     self.loop.supervisor.stop(f"driver: {error}")  # nobody knows what the robot did meanwhile

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -78,7 +77,7 @@ class OfflineLearnerNode(PoloNode):
             return
         except Exception as error:  # as in configure: whatever is wrong with the data must be named
             self.get_logger().fatal(f"cannot learn: {error}")
-            self.get_logger().debug(traceback.format_exc())
+            self.say_where(error)
             self.failed = True
             self.context.try_shutdown()
             return
