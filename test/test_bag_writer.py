@@ -156,6 +156,23 @@ def test_a_foreign_file_in_the_folder_keeps_its_number_and_content(tmp_path: Pat
     assert metadata["relative_file_paths"] == ["bag_5.mcap"]
 
 
+def test_a_disk_that_stays_full_gets_no_file_for_every_attempt(tmp_path: Path) -> None:
+    samples.write_bag(tmp_path / "bag", steps=20)
+    before = sorted(tmp_path.rglob("*"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    for allowed in (0, 100):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (allowed, hard))
+        try:
+            with pytest.raises(BagError, match="cannot be written"):
+                samples.write_bag(tmp_path / "bag", steps=20)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert sorted(tmp_path.rglob("*")) == before
+    signal.signal(signal.SIGXFSZ, previous)
+    assert samples.write_bag(tmp_path / "bag", steps=20).path.name == "bag_1.mcap"
+
+
 def test_a_full_disk_is_named_and_the_bag_stays_closable_and_readable(tmp_path: Path) -> None:
     writer = samples.write_bag(tmp_path / "bag", steps=20, close=False)
     size = writer.path.stat().st_size

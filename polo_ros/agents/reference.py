@@ -39,7 +39,9 @@ def parameter_table() -> str:
     Drivers of other packages are no part of it.
     """
     lines: list[str] = []
-    of_drivers = [(f"bridge, driver `{name}`", drivers.settings(name)) for name in drivers.names() if drivers.built_in(name)]
+    of_drivers = [
+        (f"bridge, driver `{name}`", drivers.settings(name)) for name in drivers.names() if drivers.built_in(name)
+    ]
     for owner, config in (*OWNERS, *of_drivers):
         if not flatten(config):
             continue

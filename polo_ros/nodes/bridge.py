@@ -43,7 +43,8 @@ class Bridge(PoloNode):
     REPEAT = 0.2
     # /clock is published at most this often, s of robot time: each subscriber pays for every message.
     CLOCK_PERIOD = 0.01
-    # A realtime loop that is this many periods late gives up catching up and says so.
+    # A simulation in real time that is this many periods late gives up catching up and says so; a robot makes up for
+    # none.
     MAX_LATE = 10
     # s to wait for word of a planner before control starts without one.
     MEETING = 5.0

@@ -37,6 +37,9 @@ class Learner(PoloNode):
     Several robots teach one value: each one's steps and episodes are followed by themselves.
     """
 
+    # Times as long as a checkpoint took, before the next one: those of a full replay buffer are large.
+    PAUSE = 20.0
+
     def __init__(self) -> None:
         super().__init__("learner")
         self.settings = self.declare(LearnerNodeConfig())
@@ -127,7 +130,7 @@ class Learner(PoloNode):
 
     def _run(self) -> None:
         lockstep = self.session.clock == "lockstep"
-        saved = time.monotonic()
+        saved, pause = time.monotonic(), 0.0
         if self.learner.version:
             self._publish_weights()
         while not self._stopping:
@@ -140,9 +143,10 @@ class Learner(PoloNode):
                 arrived = None if self._queue.empty() else self._queue.get()
             if due and not self._stopping:
                 self._update()
-            if time.monotonic() - saved > self.config(LearnerNodeConfig).checkpoint_period:
+            if (began := time.monotonic()) - saved > max(self.config(LearnerNodeConfig).checkpoint_period, pause):
                 self._save()
                 saved = time.monotonic()
+                pause = self.PAUSE * (saved - began)
 
     def _observe(self, message: TransitionMsg, robot: int) -> bool:
         """Take in one transition; whether an update is due after it."""

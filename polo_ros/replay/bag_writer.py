@@ -108,14 +108,18 @@ class BagWriter:
         path = self.directory
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            for path in bag_files(self.directory):
+            before = bag_files(self.directory)
+            # First, for it fails at once on a full disk; the scan of a file that was cut off takes its time.
+            self._begin()
+            for path in before:
                 try:
                     self._finished.append(scan(path)[0])
                 except BagError:  # empty or foreign: it keeps its number, and metadata.yaml leaves it out
                     continue
-            self._begin()
             self._write_metadata()
         except OSError as error:
+            if self._file is not None:  # whoever tries again and again must not leave a file each time
+                self._info.path.unlink(missing_ok=True)
             self._give_up(path, error)
 
     @property
@@ -211,9 +215,9 @@ class BagWriter:
         name = self.directory.resolve().name
         number = 1 + max((_file_number(path) for path in bag_files(self.directory)), default=-1)
         path = self.directory / f"{name}_{number}.mcap"
+        self._file = _File(path)
         self._info = FileInfo(path)
         self._info.topics = {(topic.name, topic.type): topic for topic in self._topics.values()}
-        self._file = _File(path)
         self._writer: Any = Writer(
             cast(IO[Any], self._file), chunk_size=CHUNK_BYTES, compression=CompressionType.ZSTD, use_chunking=True
         )

@@ -98,7 +98,13 @@ class LearnerNodeConfig(Config):
     """Settings of the learner node beside those of its agent."""
 
     learner_threads: int = option(1, "rollout threads for value targets; 0: one a core", low=0, high=1024)
-    checkpoint_period: float = option(10.0, "time between checkpoints", unit="s", low=0.1, live=True)
+    checkpoint_period: float = option(
+        10.0,
+        "time between checkpoints, longer where writing one takes above a twentieth of it",
+        unit="s",
+        low=0.1,
+        live=True,
+    )
     nice: int = option(10, "how far the learner's process yields to control, as nice(2)", low=0, high=19)
 
 
