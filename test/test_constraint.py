@@ -303,6 +303,46 @@ class Gusts:
         return np.asarray((velocities - 0.35).clip(min=0.0).sum(axis=-1).max(axis=-1))
 
 
+class Toll(Corridor):
+    """Whatever is done costs something."""
+
+    def cost(self, obs: Any, action: Any, next_obs: Any) -> Any:
+        return 1.0 + abs(next_obs[..., 1])
+
+
+class SlowGusts(Gusts):
+    """A millisecond a rollout."""
+
+    now = 0.0
+
+    def rollout(self, starts: FloatArray, actions: FloatArray) -> Rollouts:
+        self.now += 0.001 * len(actions)
+        return super().rollout(starts, actions)
+
+
+@pytest.mark.parametrize("kind", SEARCHES)
+def test_before_a_deadline_there_is_time_to_predict_the_plan_once_more(kind: str) -> None:
+    constraint, dynamics = ConstraintConfig(active=True, limit=0.1, minimal=5, rolls=20), SlowGusts()
+    planner = search(kind, Corridor(), constraint, dynamics, rollouts=80, iterations=4)
+    planner._clock = lambda: dynamics.now
+    found = planner.plan(START, np.random.default_rng(0), deadline=0.2)
+    assert len(dynamics.asked[-1]) == 40 and dynamics.now <= 0.2
+    assert 80 <= found.rollouts <= 160
+
+
+@pytest.mark.parametrize("kind", SEARCHES)
+def test_a_deadline_does_not_cut_off_the_candidates_that_begin_anew(kind: str) -> None:
+    constraint, dynamics = ConstraintConfig(active=True, limit=0.0, minimal=5, rolls=1), SlowGusts()
+    planner = search(kind, Toll(), constraint, dynamics, rollouts=80, iterations=2)
+    planner._clock = lambda: dynamics.now
+    planner.plan(START, np.random.default_rng(0), deadline=math.inf)
+    dynamics.asked.clear()
+    found = planner.plan(START, np.random.default_rng(0), deadline=dynamics.now + 0.05)
+    asked = np.concatenate(dynamics.asked[:-1])
+    constant = (asked == asked[:, :1]).all(axis=(1, 2))
+    assert found.rollouts == len(asked) < 80 and np.count_nonzero(constant) >= 0.8 * len(asked)
+
+
 @pytest.mark.parametrize("kind", SEARCHES)
 @pytest.mark.parametrize("limit", [0.0, 0.01, 0.1])
 def test_a_plan_is_judged_by_futures_that_it_was_not_chosen_for(kind: str, limit: float) -> None:

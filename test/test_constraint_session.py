@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +12,14 @@ import pytest
 import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
 from plugin_packages import install
+from rclpy.parameter import Parameter
 from session_runs import session
 from strangers import Stranger, stranger
 
 from polo_ros.drivers.mujoco import MujocoDriver
 from polo_ros.nodes import convert
 from polo_ros.nodes.planner import Planner
+from polo_ros.safety.timeline import TimedPlan
 from polo_ros.session.loop import RobotLoop
 
 DOMAIN = 184
@@ -78,6 +83,7 @@ def test_limits_move_while_a_session_runs_and_a_plan_beyond_them_is_never_silent
     with session(tmp_path / "run", DOMAIN, *arguments) as process, stranger(DOMAIN) as other:
         other.until(lambda: _status(other).constraint_active, "a plan within a limit")
         assert (_status(other).infeasible, _status(other).feasible_fraction) == (False, 1.0)
+        assert _status(other).within_limit
         # The horizon of config/safe.yaml, 8 periods, of which each costs 1 at least.
         assert 8.0 <= _status(other).predicted_cost <= 1000.0
         assert other.figures("planner")["infeasible_plans"] == "0"
@@ -89,6 +95,7 @@ def test_limits_move_while_a_session_runs_and_a_plan_beyond_them_is_never_silent
         other.until(lambda: _status(other).infeasible_plans > 20, "counting")
         status = _status(other)
         assert status.predicted_cost >= 8.0 and status.feasible_fraction == 0.0 and status.rollouts == 40
+        assert not status.within_limit and status.plans_beyond_limit > 20
         other.until(
             lambda: "too few ways to keep to constraint.limit" in other.diagnostics["planner"].message, "a warning"
         )
@@ -111,10 +118,12 @@ def _status(other: Stranger) -> Any:
     return other.newest["planner/status"]
 
 
-def test_a_limit_on_costs_that_a_task_does_not_have_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+@contextmanager
+def planner(monkeypatch: pytest.MonkeyPatch, *parameters: str) -> Iterator[Planner]:
+    """A planner in this process that limits costs, and has been given a state to plan from."""
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "OFF")
-    settings = ("autostart:=false", "constraint.active:=true", "mppi.rollouts:=2", "mppi.horizon:=2", "threads:=1")
-    arguments = [word for setting in settings for word in ("-p", setting)]
+    settings = ("autostart:=false", "constraint.active:=true", "mppi.rollouts:=20", "mppi.horizon:=2", "threads:=1")
+    arguments = [word for setting in (*settings, *parameters) for word in ("-p", setting)]
     rclpy.init(args=["--ros-args", *arguments], domain_id=DOMAIN + 1)
     node = None
     try:
@@ -127,11 +136,39 @@ def test_a_limit_on_costs_that_a_task_does_not_have_is_said(monkeypatch: pytest.
         loop = RobotLoop(node.task, driver, 1.0)
         loop.start()
         node._receive_state(convert.state_message(loop.sense(), node.task))
-        assert [alert.text for alert in node.alerts()] == [
-            "constraint.active limits nothing: task 'cartpole_swingup' has no cost"
-        ]
+        yield node
     finally:
         if node is not None:
             node.close()
             node.destroy_node()
         rclpy.try_shutdown()
+
+
+def test_a_limit_on_costs_that_a_task_does_not_have_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    with planner(monkeypatch) as node:
+        assert [alert.text for alert in node.alerts()] == [
+            "constraint.active limits nothing: task 'cartpole_swingup' has no cost"
+        ]
+
+
+def test_a_limit_on_costs_is_not_said_to_hold_while_no_search_makes_the_plans(monkeypatch: pytest.MonkeyPatch) -> None:
+    with planner(monkeypatch, "task:=point_goal", "agent:=loop") as node:
+        (alert,) = node.alerts()
+        assert alert.text == "constraint.active limits nothing: chance or the actor alone makes the plans now"
+        node.set_parameters([Parameter("constraint.active", value=False)])
+        assert not node.alerts()
+
+
+def test_a_plan_that_is_beyond_the_limit_only_when_predicted_once_more_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    with planner(monkeypatch, "task:=point_goal", "agent:=polo") as node:
+        assert node._last is not None and node._last.within_limit and not node.alerts()
+        result, plan = (
+            dataclasses.replace(node._last, predicted_cost=0.7, within_limit=False),
+            TimedPlan(2, 1, 1, 0, node._last.actions),
+        )
+        for _ in range(2):
+            node._report(plan, result, 1.0, 1.0)
+        (alert,) = node.alerts()
+        assert alert.text == "2 plans were beyond constraint.limit when predicted once more, 0.7 at worst"
+        assert (node.counts["plans_beyond_limit"], node.counts["infeasible_plans"]) == (2, 0)
+        assert not node.alerts(), "once"

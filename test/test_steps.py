@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +12,8 @@ from bridges import activate, bridge, control, in_its_thread
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polo_ros.msg import Plan, Transition
-from polo_ros.nodes.base import EVERY, LATEST
-from polo_ros.nodes.bridge import Bridge
+from polo_ros.msg import Plan
+from polo_ros.nodes.base import LATEST
 from polo_ros.session.numbering import Numbering
 from polo_ros.session.step_file import StepFile
 

@@ -53,6 +53,7 @@ class OnlineResult:
     episode_returns: dict[int, float] = field(default_factory=dict)  # by episode; the last one perhaps unfinished
     episode_costs: dict[int, float] = field(default_factory=dict)  # the same
     infeasible_plans: int = 0  # that had too few ways to keep to the limit on costs, evaluations left out
+    plans_beyond_limit: int = 0  # that were not within it when predicted once more, the same
     silent_costs: int = 0  # control periods with a cost whose plan was said to keep to the limit, the same
     updates: list[Update] = field(default_factory=list)
     evaluations: list[Evaluation] = field(default_factory=list)
@@ -80,6 +81,7 @@ class OnlineResult:
             "episode_returns": list(self.episode_returns.values()),
             "episode_costs": list(self.episode_costs.values()) if task.has_cost else None,
             "infeasible_plans": self.infeasible_plans,
+            "plans_beyond_limit": self.plans_beyond_limit,
             "evaluations": [
                 {
                     "step": found.step,
@@ -159,6 +161,7 @@ class OnlineRun:
             transition, self._sample, plan = _play(self._loop, self.planner, self._sample, result.plan_ms)
             result.steps += 1
             result.infeasible_plans += plan.infeasible
+            result.plans_beyond_limit += not plan.within_limit
             returns = result.episode_returns
             returns[transition.episode] = returns.get(transition.episode, 0.0) + transition.reward
             costs, cost = result.episode_costs, cost_of(self.task, transition)

@@ -31,6 +31,7 @@ class RunResult:
     plan_ms: list[float] = field(default_factory=list)
     updates: list[LearnerMetrics] = field(default_factory=list)
     infeasible_plans: int = 0  # that had too few ways to keep to the limit on costs
+    plans_beyond_limit: int = 0  # that were not within it when predicted once more
     wall_s: float = 0.0
 
     def episode_returns(self) -> list[float]:
@@ -75,6 +76,7 @@ class RunResult:
             "episode_returns": self.episode_returns(),
             "episode_costs": self.episode_costs(task),
             "infeasible_plans": self.infeasible_plans,
+            "plans_beyond_limit": self.plans_beyond_limit,
             "success": task.success(observations),
             "measures": {name: value if math.isfinite(value) else None for name, value in measures.items()},
             "weights_version": self.updates[-1].version if self.updates else 0,
@@ -157,6 +159,7 @@ class PoloRun:
             plan, found = planner.plan(state, sample.step, sample.step, sample.episode)
             result.plan_ms.append(1e3 * (time.perf_counter() - started))
             result.infeasible_plans += found.infeasible
+            result.plans_beyond_limit += not found.within_limit
             loop.offer(plan, planner.weights_version)
             transition, self._sample = loop.act(sample)
             result.transitions.append(transition)

@@ -66,7 +66,7 @@ class Planner(PoloNode):
         self.refuse_unknown(OTHERS)
         self._lockstep = self.session.clock == "lockstep"
         self.counts.update(deadlines_missed=0, weights_swapped=0, weights_refused=0, weights_late=0, states_refused=0)
-        self.counts.update(infeasible_plans=0)
+        self.counts.update(infeasible_plans=0, plans_beyond_limit=0)
         # Not from the seed: two planners of one session must differ.
         self._identity = secrets.randbits(63) + 1
         self._last: PlanResult | None = None
@@ -74,7 +74,9 @@ class Planner(PoloNode):
         self._training = ""  # that the weights in use are of, if they say so
         self._objection = ""  # to the policy that plans begin with, as long as they go by it
         self._latency_ms, self._missed = Window(), Window()
-        self._beyond: list[float] = []  # predicted costs of infeasible plans since diagnostics were published last
+        # Since diagnostics were published last, predicted costs of infeasible plans, and of others beyond the limit.
+        self._infeasible: list[float] = []
+        self._beyond: list[float] = []
         self.on_change(self._changed)
 
     # ---- lifecycle -------------------------------------------------------------------------
@@ -246,11 +248,18 @@ class Planner(PoloNode):
         self._missed.add(float(missed))
         self._latency_ms.add(latency_ms)
         self._last, self._plan_ms = result, plan_ms
+        self.counts["infeasible_plans"] += result.infeasible
+        self.counts["plans_beyond_limit"] += not result.within_limit
         if result.infeasible:
-            self._beyond.append(result.predicted_cost)
-            self.counts["infeasible_plans"] += 1
+            self._infeasible.append(result.predicted_cost)
             self.get_logger().warning(
                 f"step {plan.state_step}: too few ways to keep to constraint.limit, {_cost(result.predicted_cost)}",
+                throttle_duration_sec=1.0,
+            )
+        elif not result.within_limit:
+            self._beyond.append(result.predicted_cost)
+            self.get_logger().warning(
+                f"step {plan.state_step}: beyond constraint.limit when predicted once more, {result.predicted_cost:.3g} in the worst future",
                 throttle_duration_sec=1.0,
             )
         status = PlannerStatus(
@@ -278,6 +287,8 @@ class Planner(PoloNode):
             feasible_fraction=result.feasible_fraction,
             infeasible=result.infeasible,
             infeasible_plans=self.counts["infeasible_plans"],
+            within_limit=result.within_limit,
+            plans_beyond_limit=self.counts["plans_beyond_limit"],
             weights_version=self.planner.weights_version,
             weights_swapped=self.counts["weights_swapped"],
             weights_refused=self.counts["weights_refused"],
@@ -315,12 +326,20 @@ class Planner(PoloNode):
         found = judge(share, health.deadline_misses_warn, health.deadline_misses_error, text)
         if self._objection:
             found.append(Alert(f"policy: {self._objection}"))
+        if self._infeasible:
+            number, worst = len(self._infeasible), max(self._infeasible)
+            found.append(Alert(f"{number} plans had too few ways to keep to constraint.limit, {_cost(worst)}"))
         if self._beyond:
-            text = f"{len(self._beyond)} plans had too few ways to keep to constraint.limit, {_cost(max(self._beyond))}"
+            number, worst = len(self._beyond), max(self._beyond)
+            text = f"{number} plans were beyond constraint.limit when predicted once more, {worst:.3g} at worst"
             found.append(Alert(text))
-            self._beyond = []
-        if self._last is not None and self._last.constraint_active and not self.task.has_cost:
-            found.append(Alert(f"constraint.active limits nothing: task '{self.task.name}' has no cost"))
+        self._infeasible, self._beyond = [], []
+        limits = getattr(self.agent_config, "constraint", None)
+        if self._last is not None and limits is not None and limits.active:
+            if not self.task.has_cost:
+                found.append(Alert(f"constraint.active limits nothing: task '{self.task.name}' has no cost"))
+            elif not self._last.constraint_active:
+                found.append(Alert("constraint.active limits nothing: chance or the actor alone makes the plans now"))
         return found
 
 

@@ -103,8 +103,7 @@ class Arc(GaussianSearch):
         evaluated first.
         """
         config, gaussian, choice = self.config, self._gaussian, self._choice
-        choice.begin(start)
-        pace = Pace(deadline, config.rollouts, self._clock)
+        pace = Pace(deadline, config.rollouts, self._clock, reserved=choice.begin(start, deadline))
         gaussian.edges = config.edges
         gaussian.widen(config.sigma)
         proposed = self._proposed(start, rng)

@@ -66,8 +66,7 @@ class Cem(GaussianSearch):
         With a deadline, s of the clock, later iterations may fall short or be left out.
         """
         config, gaussian, choice = self.config, self._gaussian, self._choice
-        choice.begin(start)
-        pace = Pace(deadline, config.rollouts, self._clock)
+        pace = Pace(deadline, config.rollouts, self._clock, reserved=choice.begin(start, deadline))
         gaussian.edges = config.edges
         gaussian.widen(config.sigma)
         invalid = elites = 0

@@ -41,28 +41,36 @@ class Choice:
         self._low = np.where(np.isfinite(task.action_low), task.action_low, rest - unit)
         self._high = np.where(np.isfinite(task.action_high), task.action_high, rest + unit)
         self._stuck = False
+        self._drawn = True  # predictions, as far as is known
         self.begin(np.empty(0))
 
     def reset(self) -> None:
         """Forget the plan before."""
         self._stuck = False
 
-    def begin(self, start: FloatArray) -> None:
-        """Go on with the next plan, from `start`, as the dynamics ask for it."""
+    def begin(self, start: FloatArray, deadline: float = math.inf) -> int:
+        """Go on with the next plan, from `start`, as the dynamics ask for it.
+
+        Returns how many rollouts `settle` will make beside the search, which must fit before a deadline too.
+        """
         self._start = start
+        self._hurried = math.isfinite(deadline)
         self._best: FloatArray | None = None
-        self._best_key = (False, -math.inf, -math.inf)  # beyond the limit its cost, turned, is first; its score
-        self._drawn = True  # unless the newest candidates tell otherwise
+        # (within the limit, its score or beyond the limit its negative cost, its score): larger is better.
+        self._best_key = (False, -math.inf, -math.inf)
         self.active = self._objective.constraint.active
         self.cost, self.feasible, self.infeasible, self.within = 0.0, 1.0, False, True
+        return 2 * self._rolls if self.active else 0
 
     def anew(self, drawn: FloatArray, rng: np.random.Generator) -> None:
-        """Write over the last of what is drawn (N, H, nu) if too few of the candidates before kept to the limit."""
+        """Write over part of what is drawn (N, H, nu) if too few of the candidates before kept to the limit."""
         if not (self.active and self._stuck):
             return
         n = int(self._objective.constraint.anew * len(drawn))
         if n:
-            drawn[-n:] = rng.uniform(self._low, self._high, (n, len(self._low)))[:, None]
+            # A deadline cuts off the last candidates, and these may be the ones that save the plan.
+            rows = slice(n) if self._hurried else slice(-n, None)
+            drawn[rows] = rng.uniform(self._low, self._high, (n, len(self._low)))[:, None]
 
     def rank(self, candidates: FloatArray, scores: Scores) -> Ranking:
         """What to rank evaluated candidates (N, H, nu) by."""
@@ -99,9 +107,13 @@ class Choice:
         self.within = self.cost <= limit
         return np.array(plans[chosen])
 
+    @property
+    def _rolls(self) -> int:
+        return self._objective.constraint.rolls if self._drawn else 1
+
     def _judged(self, plans: FloatArray) -> FloatArray:
         """What plans (n, H, nu) cost in the worst of all futures predicted, (n,); inf where one diverges."""
-        rolls = self._objective.constraint.rolls if self._drawn else 1
+        rolls = self._rolls
         rows = np.repeat(plans, rolls, axis=0)
         found = self._objective.returns(self._dynamics.rollout(self._start, rows), rows)
         if found.cost is None:

@@ -120,9 +120,8 @@ class Mppi:
         evaluated, and the weights are taken over those that were.
         """
         config = self.config
-        pace = Pace(deadline, config.rollouts, self._clock)
         choice = self._choice
-        choice.begin(start)
+        pace = Pace(deadline, config.rollouts, self._clock, reserved=choice.begin(start, deadline))
         asked = invalid = 0
         best = mean = -math.inf
         effective = spread = gate = 0.0

@@ -18,16 +18,18 @@ class Pace:
         deadline: By when to have evaluated, in s of `clock`; infinite: everything is one chunk.
         rollouts: Candidates that a whole round has.
         clock: s.
+        reserved: Rollouts that are made after the last chunk, and must fit too.
     """
 
     FIRST = 8  # the first chunk is this part of a round
     SHARE = 0.9  # of the time left: scores are still to be computed, and some candidates cost more than others
 
-    def __init__(self, deadline: float, rollouts: int, clock: Callable[[], float]) -> None:
+    def __init__(self, deadline: float, rollouts: int, clock: Callable[[], float], reserved: int = 0) -> None:
         self.evaluated = 0
         self._deadline = deadline
         self._first = -(-rollouts // self.FIRST)
         self._clock = clock
+        self._reserved = reserved
         self._each = 1e-9  # s a candidate; above 0 even on a clock that stands still
 
     def count(self, candidates: int, took: float) -> None:
@@ -41,5 +43,5 @@ class Pace:
             return left
         if not self.evaluated:
             return min(left, self._first)
-        room = int(self.SHARE * (self._deadline - self._clock()) / self._each)
+        room = int(self.SHARE * (self._deadline - self._clock()) / self._each) - self._reserved
         return min(left, room) if room >= self._first else 0

@@ -165,7 +165,7 @@ class _Robot:
 
 
 # Counters that bags of planners which knew no such thing lack.
-LATER = ("infeasible_plans",)
+LATER = ("infeasible_plans", "plans_beyond_limit")
 
 
 class _Series:
@@ -237,7 +237,7 @@ class _Contents:
         self.planners = {
             name: _Series(
                 ("plan_ms", "latency_ms", "deadline_ms", "deadlines_missed")
-                + ("value_gate", "weights_version", "weights_swapped", "infeasible_plans")
+                + ("value_gate", "weights_version", "weights_swapped", *LATER)
             )
             for name in robots
         }
@@ -354,7 +354,7 @@ def _of_robot(
         "value_gate_mean": _number(float(planner["value_gate"].mean())) if len(planner["value_gate"]) else None,
         "episode_returns": [_number(value) for value in robot.returns()],
         "episode_costs": None if task is None or not task.has_cost else [_number(value) for value in robot.costs()],
-        "infeasible_plans": planner.known_total("infeasible_plans"),
+        **{name: planner.known_total(name) for name in LATER},
         **_judged(task, robot, notes),
         "weights_swapped": planner.total("weights_swapped"),
         "weights_version": int(max([robot.weights_version, *planner.columns["weights_version"]])),
@@ -521,7 +521,7 @@ def _rows(facts: Mapping[str, Any], value_loss: tuple[str, str]) -> list[tuple[s
         ("plans past deadline", f"{facts['deadlines_missed']} (deadline {_shown(facts['deadline_ms'], '.1f', ' ms')})"),
         ("return per episode", _last(facts["episode_returns"])),
         *([("cost per episode", _last(facts["episode_costs"]))] if limited else []),
-        *([("infeasible plans", _shown(facts["infeasible_plans"], "d"))] if limited else []),
+        *([(name.replace("_", " "), _shown(facts[name], "d")) for name in LATER] if limited else []),
         value_loss,
         ("weights", f"version {facts['weights_version']}, swapped {facts['weights_swapped']} times"),
         ("learned value used", _shown(facts["value_gate_mean"], ".0%", ", mean gate")),

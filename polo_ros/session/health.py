@@ -61,7 +61,11 @@ class BridgeHealth(Config):
     )
     state_age_error: float = option(0.9, "the same for an error", low=0.0, high=1.0, live=True)
     overruns_warn: float = option(
-        0.01, "share of control periods that may begin more than a period late (in simulation, ten); 0: any", low=0.0, high=1.0, live=True
+        0.01,
+        "share of control periods that may begin more than a period late (in simulation, ten); 0: any",
+        low=0.0,
+        high=1.0,
+        live=True,
     )
     overruns_error: float = option(0.1, "the same for an error", low=0.0, high=1.0, live=True)
 
