@@ -518,11 +518,9 @@ def test_limits_are_judged_by_what_they_save_and_what_they_take(
     assert figures[behind.format("rc_car: safe_loop")] == expected
 
 
-@pytest.mark.parametrize(("safe_loop", "safe_pets", "holds"), [(3.0, 2.0, True), (3.0, 1.5, False)])
-def test_on_the_car_more_is_more_beyond_one_standard_error_of_each(
-    safe_loop: float, safe_pets: float, holds: bool
-) -> None:
-    """Violations of three seeds, around these by -1, 0 and 1: standard errors are 0.577 each."""
+@pytest.mark.parametrize(("safe_loop", "safe_pets", "holds"), [(2.0, 2.0, True), (2.1, 2.0, False)])
+def test_violations_on_the_car_are_compared_by_their_means(safe_loop: float, safe_pets: float, holds: bool) -> None:
+    """Of three seeds, around these by -1, 0 and 1: that seeds differ is no excuse for more."""
     around = {"safe_loop": safe_loop, "safe_pets": safe_pets, "loop": 9.0, "pets": 9.0}
 
     def numbers(trial: Trial) -> dict[str, Any]:
