@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from polo_ros.agents.configs import CONFIGS
 from polo_ros.agents.polo import PoloConfig
 from polo_ros.agents.run import run_polo
 from polo_ros.config import replace
@@ -438,3 +439,12 @@ def test_plain_mpc_reaches_goals() -> None:
     # What is paid for reaching, and what for coming nearer.
     (returned,) = found.episode_returns()
     assert returned > measures["goals"] > 0.0
+
+
+@pytest.mark.parametrize("name", ["point_goal", "car_goal"])
+@pytest.mark.parametrize("agent", ["loop", "safe_loop", "crr", "plas", "mbop"])
+def test_models_are_asked_for_no_reward_that_they_never_saw(name: str, agent: str) -> None:
+    """Periods in which a goal is reached, and jumps, are left out of what a model is fitted to."""
+    config = for_task(CONFIGS[agent], name, agent=agent)
+    assert config.prediction.rewards == "task" and config.fit.shuffle and config.fit.holdout_run == 200
+    assert config.constraint.limit == (0.2 if agent == "loop" else 0.0)

@@ -171,6 +171,25 @@ def test_a_model_sees_neither_what_was_unforeseen_nor_starts_that_differ_in_what
     np.testing.assert_array_equal(taken.places, np.setdiff1d(np.arange(len(observation)), np.union1d(last, pushed)))
 
 
+class FreeCartTask(CartTask):
+    """Nobody says how hard its motor may pull."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model.actuator_ctrllimited[0] = 0
+
+
+def test_actions_that_no_policy_can_take_are_refused(tmp_path):
+    task, rows = FreeCartTask(), cart_rows(CartTask(), 3)
+    assert np.isinf(task.action_high).all()
+    for factor in (1.0, 12.0):
+        with DatasetWriter(tmp_path / str(factor), task, task.model_hash) as writer:
+            writer.append(rows._replace(action=factor * rows.action / abs(rows.action).max()))
+    OfflineBatches(task, Dataset.open(tmp_path / "1.0"), "", True, 0.0, np.random.default_rng(0))
+    with pytest.raises(OfflineError, match=r"actuator '' has no ctrlrange: .* -1 \.\. 1, and in the data it has -?\d"):
+        OfflineBatches(task, Dataset.open(tmp_path / "12.0"), "", True, 0.0, np.random.default_rng(0))
+
+
 @pytest.mark.parametrize(("rows", "share", "held"), [(100, 0.05, 64), (64, 0.05, 0), (100, 0.0, 0), (2000, 0.05, 128)])
 def test_few_data_have_something_held_out_too(tmp_path, rows, share, held):
     cart_dataset(tmp_path / "d", CartTask(), episodes=1, length=rows)

@@ -136,34 +136,37 @@ def test_a_policy_is_played_from_the_start_and_live_weights_take_its_place(
         seen = node.task.observe(node.task.sense(sample.state))
         expected = float(alone.mean(seen)[0])
         found = next(message for message in plans if hasattr(message, "planner_id"))
-        assert (found.weights_version, found.actions[0]) == (1, pytest.approx(expected))
+        assert (found.weights_version, found.actions[0]) == (20, pytest.approx(expected))
         outside = "policy: 25.0% of the policy's actions are beyond those of its data"
         assert [alert.text.split(":")[0] for alert in node.alerts()] == ["policy"]
         assert outside in node.alerts()[0].text
 
         node._receive_weights(message_of(learner(trained / "data"), node, 0))
-        assert (node.counts["weights_swapped"], node.planner.weights_version) == (0, 1)  # of before any update
+        assert (node.counts["weights_swapped"], node.planner.weights_version) == (0, 20)  # of before any update
         newer = learner(trained / "data", config=small(train__updates=20, ensemble__members=1, train__model=False))
         newer.advance(5)
         node._receive_weights(message_of(newer, node, 5))
-        assert (node.counts["weights_refused"], node.planner.weights_version) == (1, 1)
+        assert (node.counts["weights_refused"], node.planner.weights_version) == (1, 20)
         assert "weights 5 refused: weights have other tensors" in node.problem
         live = learner(trained / "data")
         live.fit_model()
-        live.advance(10)
-        node._receive_weights(message_of(live, node, 10))
-        assert (node.counts["weights_swapped"], node.planner.weights_version) == (1, 10)
-        assert not node.alerts()
+        live.advance(19)
+        node._receive_weights(message_of(live, node, 19))
+        assert (node.counts["weights_swapped"], node.planner.weights_version) == (0, 20)  # the file has more updates
+        live.advance(11)
+        node._receive_weights(message_of(live, node, 30))
+        assert (node.counts["weights_swapped"], node.planner.weights_version) == (1, 30)
+        assert [outside in alert.text for alert in node.alerts()] == [True], "of the same training"
         # A count of updates says nothing to those of another training.
         other = learner(trained / "data", seed=7)
         other.fit_model()
         other.advance(3)
-        for of, version in ((other, 3), (live, 10)):
+        for of, version in ((other, 3), (live, 30)):
             node._receive_weights(message_of(of, node, version))
-            assert node.planner.weights_version == version
-        older = dataclasses.replace(live.weights(), version=9)
+            assert node.planner.weights_version == version and not node.alerts()
+        older = dataclasses.replace(live.weights(), version=29)
         node._receive_weights(convert.weights_message(older, node.get_clock().now().to_msg()))
-        assert node.planner.weights_version == 10
+        assert node.planner.weights_version == 30
     said = capfd.readouterr().err
     assert f"policy {tmp_path}: crr, 20 updates; measured by the training: action_distance " in said
     assert outside in said

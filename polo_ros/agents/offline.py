@@ -27,7 +27,6 @@ from polo_ros.tasks.base import Task
 
 SEARCHES = {"loop": "arc", "none": "none"}  # `polo evaluate --planner`, and lookahead.search for it
 OUTSIDE = 0.05  # share of a policy's actions beyond the data's range from which on it is warned of
-FROM_FILE = 1  # version of weights to begin with: learners count theirs from there
 
 
 class OfflineReader:
@@ -123,7 +122,10 @@ def deploy(
     if found.algorithm != algorithm:
         raise WeightsError(f"{folder} was learned by '{found.algorithm}', expected '{algorithm}': name that agent")
     planner = make_planner(algorithm, task, replace(config, found.about["settings"]), seed, threads)
-    planner.use(Learned(found.policy, found.critic, found.model), FROM_FILE)
+    # As if a learner had just sent it: one of the same training that has made fewer updates has nothing better.
+    updates = found.about.get("updates")
+    version = updates if isinstance(updates, int) and updates > 0 else 1
+    planner.use(Learned(found.policy, found.critic, found.model), version)
     return Deployed(planner, _in_words(folder, found.about), _objection(found.about), found.training)
 
 

@@ -74,6 +74,7 @@ class OfflineBatches:
 
     Raises:
         DatasetError: Data of another task or model.
+        OfflineError: Actions that no policy can take: beyond -1 .. 1 of an actuator without a range.
     """
 
     HELD = 4096  # rows held out at most: enough for a figure
@@ -96,6 +97,7 @@ class OfflineBatches:
             squares += np.square(moved).sum(axis=0)
             np.minimum(self.action_low, data.action[rows].min(axis=0), out=self.action_low)
             np.maximum(self.action_high, data.action[rows].max(axis=0), out=self.action_high)
+        self._check_actions()
         mean, std = np.zeros(nobs), np.ones(nobs)
         if standardise:
             centre = total / len(data)
@@ -114,6 +116,18 @@ class OfflineBatches:
         drawn[self.held] = False
         self.usable = np.flatnonzero(drawn)
         self._order = rng.permutation(len(runs))
+
+    def _check_actions(self) -> None:
+        """Of actuators with a range the supervisor has clipped what was recorded, and an import what was read."""
+        task = self._task
+        free = ~(np.isfinite(task.action_low) & np.isfinite(task.action_high))
+        slack = 1e-5
+        beyond = (self.action_low < self.range.low - slack) | (self.action_high > self.range.high + slack)
+        for index in np.flatnonzero(free & beyond):
+            raise OfflineError(
+                f"actuator '{task.model.actuator(index).name}' has no ctrlrange: a policy stays within -1 .. 1, and "
+                f"in the data it has {self.action_low[index]:g} .. {self.action_high[index]:g}: give it a range"
+            )
 
     def only_followed(self) -> None:
         """Draw no rows from now on whose next action is unknown: the last of a trajectory, unless it ended there."""

@@ -165,12 +165,12 @@ class Planner(PoloNode):
         if training != self._training:
             self.get_logger().info(f"weights {message.version} are of another training than those before")
             self._training = training
+            self._objection = ""  # it was to the other one's
         elif message.version < self.planner.weights_version:
             # A learner that was restarted begins with its last checkpoint.
             self.get_logger().info(f"weights {message.version} are older than those in use")
             return
         self.planner.use_weights(arrays, message.version)
-        self._objection = ""
         self._given_up = False
         self.counts["weights_swapped"] += 1
         self._plan_when_weights_are_there()
@@ -259,7 +259,8 @@ class Planner(PoloNode):
         elif not result.within_limit:
             self._beyond.append(result.predicted_cost)
             self.get_logger().warning(
-                f"step {plan.state_step}: beyond constraint.limit when predicted once more, {result.predicted_cost:.3g} in the worst future",
+                f"step {plan.state_step}: beyond constraint.limit when predicted once more, "
+                f"{result.predicted_cost:.3g} in the worst future",
                 throttle_duration_sec=1.0,
             )
         status = PlannerStatus(
