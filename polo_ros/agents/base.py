@@ -118,7 +118,7 @@ class Update(Protocol):
 
 
 class AgentLearner(Protocol):
-    """Learns offline: transitions in, weights out."""
+    """Learns in the background: transitions in, weights out."""
 
     version: int
     message: str  # why a transition was refused last

@@ -1,1 +1,1 @@
-"""What would happen: MuJoCo rollouts and, later, learned models."""
+"""What would happen: rollouts in MuJoCo models, and in a learned ensemble."""

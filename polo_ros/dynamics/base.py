@@ -1,8 +1,9 @@
 """What a dynamics model is to a planner: many futures of one or many starts at once.
 
 A start is what a model begins with: a physics state (nstate,) for MuJoCo, an observation (nobs,) for a learned model.
-Planners hand it on unread; whoever joins a planner with a model knows which it is. A model that is not sure of the
-future predicts P particles a candidate, which all have the candidate's actions; the others have no such axis.
+Planners pass it on without reading it; the code that joins a planner with a model knows which it is. A model that is
+not sure of the future predicts P particles a candidate, which all have the candidate's actions; the others have no such
+axis.
 """
 
 from __future__ import annotations

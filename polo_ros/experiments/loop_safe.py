@@ -89,8 +89,8 @@ class Safe(Experiment):
                 {name: value for task in GOALS for name, value in _figures(outcomes, task).items()},
             ),
             Claim(
-                "on the car safe_loop's return is above safe_pets' beyond one standard error of each, and it is outside "
-                "no more often in the mean, in the last fifth of training",
+                "on the car safe_loop's return is above safe_pets' beyond one standard error of each, and it is "
+                "outside no more often in the mean, in the last fifth of training",
                 above(safe_loop[0], safe_pets[0]) and safe_loop[1][0] <= safe_pets[1][0],
                 _figures(outcomes, CAR),
             ),

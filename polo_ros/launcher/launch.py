@@ -30,7 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="polo launch", description="Start the nodes of a launch file, and stop all of them together."
     )
-    parser.add_argument("file", metavar="FILE|NAME", help="a launch file, or the name of one of ours: sim, robot")
+    parser.add_argument(
+        "file", metavar="FILE|NAME", help="a launch file, or the name of one of ours: sim, robot, fleet, offline"
+    )
     parser.add_argument("arguments", nargs="*", metavar="NAME:=VALUE", help="launch arguments")
     parser.add_argument("--show-args", action="store_true", help="list the file's launch arguments and exit")
     parser.add_argument("--own", action="store_true", help="use our own launcher even if ROS 2's is installed")

@@ -26,8 +26,8 @@ class FitConfig(Config):
     holdout: float = option(0.2, "share of the transitions held out", low=0.001, high=0.9)
     holdout_run: int = option(
         8,
-        "transitions in a row that are held out together; errors ahead are told as far, up to 8. An episode's length: "
-        "where what one looks like tells its end, neighbours would. 1: single ones, as LOOP",
+        "length of the contiguous runs that are held out; errors of several steps are told up to this length, at most "
+        "8. Use an episode's where neighbouring transitions give those held out away. 1: single transitions, as LOOP",
         low=1,
         high=1000,
     )

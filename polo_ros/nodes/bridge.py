@@ -54,7 +54,7 @@ class Bridge(PoloNode):
     RECONNECT = 1.0
     # In run_dir: why the robot is stopped, as long as it is; and which steps are used up.
     STOP_FILE, STEP_FILE = "stopped.json", "steps.json"
-    # s between two looks at how far control is, and s for which steps are used up ahead: control waits for no disk.
+    # Control waits for no disk. A thread looks every LOOK s how far it is, and reserves the step numbers of AHEAD s.
     LOOK, AHEAD = 0.25, 1.0
 
     def __init__(self) -> None:

@@ -37,7 +37,10 @@ class Planner(Protocol):
     horizon: int
 
     def plan(self, start: FloatArray, rng: np.random.Generator, deadline: float = math.inf) -> PlanResult:
-        """Plan from physics state `start` (nstate,); `deadline` is a time.perf_counter() value in s."""
+        """Plan from `start`, a physics state or an observation as the dynamics ask for it.
+
+        `deadline` is a time.perf_counter() value, s.
+        """
         ...
 
     def shift(self, steps: int) -> None:

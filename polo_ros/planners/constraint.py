@@ -66,8 +66,8 @@ class ConstraintConfig(Config):
     )
     anew: float = option(
         0.5,
-        "share of what is drawn that is meanwhile a constant action from anywhere in the range: a search that stands "
-        "at an end of it would not leave it",
+        "while too few candidates keep to the limit: share of the samples replaced by constant actions drawn from all "
+        "of the range, as a search that is stuck at an end of it would not leave it",
         low=0.0,
         high=1.0,
         live=True,

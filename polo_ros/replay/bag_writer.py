@@ -118,8 +118,7 @@ class BagWriter:
                     continue
             self._write_metadata()
         except OSError as error:
-            if self._file is not None:  # whoever tries again and again must not leave a file each time
-                self._info.path.unlink(missing_ok=True)
+            self._discard()
             self._give_up(path, error)
 
     @property
@@ -289,6 +288,11 @@ class BagWriter:
             raise BagError(str(self._failure))
         if self._closed:
             raise BagError(f"{self.directory}: the bag is closed")
+
+    def _discard(self) -> None:
+        """Whoever tries again and again must not leave a file each time."""
+        if self._file is not None:
+            self._info.path.unlink(missing_ok=True)
 
     def _give_up(self, path: Path, error: OSError) -> None:
         self._failure = BagError(f"{path}: cannot be written: {error.strerror or error}")

@@ -51,8 +51,8 @@ class SafetyConfig(Config):
     )
     braking_deceleration: tuple[float, ...] = option(
         (),
-        "with which joints can brake: one that can no longer stop before its bound has left its range; 0 or empty: "
-        "only one that is beyond it has",
+        "deceleration that joints can brake with: one that can no longer stop before its bound is a fault; 0 or empty: "
+        "only one that is beyond it is",
         unit="rad/s^2 or m/s^2",
         low=0.0,
         high=1e9,

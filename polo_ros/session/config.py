@@ -82,7 +82,12 @@ class PlannerConfig(Config):
     deadline: float = option(
         0.9, "realtime: share of a control period that a plan may take; 0: no limit", low=0.0, high=1000.0, live=True
     )
-    predict: bool = option(True, "plan from the state rolled forward through commands that are under way", live=True)
+    predict: bool = option(
+        True,
+        "account for commands that were sent and do not show in the state yet; in realtime the planner's own latency "
+        "is accounted for in any case",
+        live=True,
+    )
     weights_timeout: float = option(
         30.0, "lockstep: wait for the weights of this step before planning with older ones", unit="s", low=0.0
     )

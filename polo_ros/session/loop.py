@@ -47,8 +47,8 @@ class RobotLoop:
         max_plan_age: s, age of a plan's state at which the safe stop takes over.
         safety: Limits, and what is a fault; None: the defaults.
         actuation_delay: s from writing a command to its effect, beyond what the driver knows of it.
-        seed: Of the models that plans are verified on.
-        realtime: Whether control does not wait for that.
+        seed: Draws the perturbed models that plans are verified on.
+        realtime: Verify beside control instead of before each period.
 
     Raises:
         ValueError: As Supervisor.

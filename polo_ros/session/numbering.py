@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Numbering:
-    """Tells a sender that went on further ahead from a number that is wrong.
+    """Decides whether a large jump in step numbers is real, the sender having moved on, or one wrong value.
 
     Steps rise by one, but some get lost, and a robot that is started again leaves some out. A step that is further
     ahead is believed when FOLLOWERS more have come that go on from it, and none in between that goes on from the last
