@@ -17,6 +17,7 @@ from polo_ros.planners.base import PlanResult
 from polo_ros.planners.gaussian import GaussianSearch, edges_option
 from polo_ros.planners.objective import Objective
 from polo_ros.planners.pace import Pace
+from polo_ros.planners.tally import Tally
 from polo_ros.tasks.base import FloatArray, Task
 
 EXECUTED = ("draw", "mean")
@@ -108,45 +109,25 @@ class Arc(GaussianSearch):
         gaussian.widen(config.sigma)
         proposed = self._proposed(start, rng)
         candidates, weights = gaussian.mean[None], np.ones(1)
-        invalid = 0
-        best = mean = -math.inf
-        effective = spread = gate = 0.0
+        tally = Tally(config.rollouts * config.iterations)
         for _ in range(config.iterations):
             if not pace.chunk(config.rollouts):
                 break
             drawn = np.concatenate((proposed, gaussian.draw(rng, config.rollouts - len(proposed))))
             choice.anew(drawn[len(proposed) :], rng)
-            result = self._evaluate(start, drawn, pace)
-            scores, spread, gate = result.score, result.spread, result.gate
-            invalid += result.invalid
-            ranking = choice.rank(drawn, result)
-            top = ranking.top
-            if ranking.score[top] == -math.inf:
+            scores = self._evaluate(start, drawn, pace)
+            tally.count(scores)
+            ranking = choice.rank(drawn, scores)
+            if ranking.score[ranking.top] == -math.inf:
                 continue  # every candidate diverged: what was found before is the best that is known
-            candidates = drawn[: len(scores)]
+            candidates = drawn[: len(scores.score)]
             weights = ranking.weights(config.kappa)
-            effective = 1.0 / float(weights @ weights)
-            best, mean = float(scores[top]), float(scores[np.isfinite(scores)].mean())
+            tally.found(scores.score, ranking.top, 1.0 / float(weights @ weights))
             gaussian.move(candidates, weights, 0.0, config.keep)
         if config.executed == "draw" and not choice.infeasible:  # else nothing is left to chance
             gaussian.mean = candidates[rng.choice(len(weights), p=weights)].copy()
         gaussian.mean = choice.settle(gaussian.mean)
-        return PlanResult(
-            actions=gaussian.mean.copy(),
-            rollouts=pace.evaluated,
-            rollouts_asked=config.rollouts * config.iterations,
-            invalid_rollouts=invalid,
-            best_score=best,
-            mean_score=mean,
-            effective_samples=effective,
-            value_gate=gate,
-            value_spread=spread,
-            constraint_active=choice.active,
-            predicted_cost=choice.cost,
-            feasible_fraction=choice.feasible,
-            infeasible=choice.infeasible,
-            within_limit=choice.within,
-        )
+        return tally.result(gaussian.mean.copy(), pace, choice)
 
     def _proposed(self, start: FloatArray, rng: np.random.Generator) -> FloatArray:
         """The actor's sequences (n, H, nu)."""

@@ -15,6 +15,7 @@ from polo_ros.planners.base import PlanResult
 from polo_ros.planners.gaussian import GaussianSearch, edges_option
 from polo_ros.planners.objective import Objective
 from polo_ros.planners.pace import Pace
+from polo_ros.planners.tally import Tally
 from polo_ros.tasks.base import FloatArray, Task
 
 
@@ -69,39 +70,21 @@ class Cem(GaussianSearch):
         pace = Pace(deadline, config.rollouts, self._clock, reserved=choice.begin(start, deadline))
         gaussian.edges = config.edges
         gaussian.widen(config.sigma)
-        invalid = elites = 0
-        best = mean = -math.inf
-        spread = gate = 0.0
+        tally = Tally(config.rollouts * config.iterations)
         for _ in range(config.iterations):
             if not pace.chunk(config.rollouts):
                 break
             drawn = gaussian.draw(rng, config.rollouts)
             choice.anew(drawn, rng)
-            result = self._evaluate(start, drawn, pace)
-            scores, spread, gate = result.score, result.spread, result.gate
-            invalid += result.invalid
-            ranked = choice.rank(drawn, result).score
+            scores = self._evaluate(start, drawn, pace)
+            tally.count(scores)
+            ranked = choice.rank(drawn, scores).score
             elites = min(config.elites, int(np.count_nonzero(np.isfinite(ranked))))
             if not elites:
                 continue  # every candidate diverged: what was found before is the best that is known
             # Beyond the limit ranks are costs: among equals, as where a cost is 0 or 1 a period, scores decide.
-            chosen = np.lexsort((-scores, -ranked))[:elites]
-            best, mean = float(scores[chosen[0]]), float(scores[np.isfinite(scores)].mean())
+            chosen = np.lexsort((-scores.score, -ranked))[:elites]
+            tally.found(scores.score, int(chosen[0]), float(elites))
             gaussian.move(drawn[chosen], np.full(elites, 1.0 / elites), config.keep, config.keep)
         gaussian.mean = choice.settle(gaussian.mean)
-        return PlanResult(
-            actions=gaussian.mean.copy(),
-            rollouts=pace.evaluated,
-            rollouts_asked=config.rollouts * config.iterations,
-            invalid_rollouts=invalid,
-            best_score=best,
-            mean_score=mean,
-            effective_samples=float(elites),
-            value_gate=gate,
-            value_spread=spread,
-            constraint_active=choice.active,
-            predicted_cost=choice.cost,
-            feasible_fraction=choice.feasible,
-            infeasible=choice.infeasible,
-            within_limit=choice.within,
-        )
+        return tally.result(gaussian.mean.copy(), pace, choice)

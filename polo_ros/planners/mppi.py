@@ -17,6 +17,7 @@ from polo_ros.planners.evaluate import evaluate
 from polo_ros.planners.noise import knot_basis, noise_filter
 from polo_ros.planners.objective import Objective
 from polo_ros.planners.pace import Pace
+from polo_ros.planners.tally import Tally
 from polo_ros.tasks.base import FloatArray, Task
 
 
@@ -122,46 +123,23 @@ class Mppi:
         config = self.config
         choice = self._choice
         pace = Pace(deadline, config.rollouts, self._clock, reserved=choice.begin(start, deadline))
-        asked = invalid = 0
-        best = mean = -math.inf
-        effective = spread = gate = 0.0
+        tally = Tally(config.rollouts * config.iterations)
         for _ in range(config.iterations):
-            asked += config.rollouts
             if not pace.chunk(config.rollouts):
-                continue
+                break
             candidates = self._sample(rng)
             choice.anew(candidates[1:], rng)
-            result = evaluate(self._dynamics, self._objective, start, candidates, pace, self._clock)
-            scores, spread, gate = result.score, result.spread, result.gate
-            invalid += result.invalid
-            ranking = choice.rank(candidates, result)
-            top = ranking.top
-            if ranking.score[top] == -math.inf:
+            scores = evaluate(self._dynamics, self._objective, start, candidates, pace, self._clock)
+            tally.count(scores)
+            ranking = choice.rank(candidates, scores)
+            if ranking.score[ranking.top] == -math.inf:
                 continue  # every candidate diverged: the nominal sequence is the best that is known
             weights = ranking.weights(config.kappa)
-            effective = 1.0 / float(weights @ weights)
-            usable = scores[np.isfinite(scores)] if result.invalid else scores
-            best, mean = float(scores[top]), float(np.add.reduce(usable)) / len(usable)
-            self.nominal = np.matmul(weights, candidates[: len(scores)].reshape(len(scores), -1)).reshape(
-                self.horizon, -1
-            )
+            tally.found(scores.score, ranking.top, 1.0 / float(weights @ weights))
+            evaluated = candidates[: len(weights)].reshape(len(weights), -1)
+            self.nominal = np.matmul(weights, evaluated).reshape(self.horizon, -1)
         self.nominal = choice.settle(self.nominal)
-        return PlanResult(
-            actions=self.nominal.copy(),
-            rollouts=pace.evaluated,
-            rollouts_asked=asked,
-            invalid_rollouts=invalid,
-            best_score=best,
-            mean_score=mean,
-            effective_samples=effective,
-            value_gate=gate,
-            value_spread=spread,
-            constraint_active=choice.active,
-            predicted_cost=choice.cost,
-            feasible_fraction=choice.feasible,
-            infeasible=choice.infeasible,
-            within_limit=choice.within,
-        )
+        return tally.result(self.nominal.copy(), pace, choice)
 
     def _sample(self, rng: np.random.Generator) -> FloatArray:
         """Candidates (N, H, nu) around the nominal sequence."""

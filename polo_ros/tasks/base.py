@@ -122,9 +122,9 @@ class Task(abc.ABC):
     added: tuple[str, ...] = ()  # observation groups for the reward alone: a policy does not see them unless told to
     episode_steps: int = 0  # control periods after which the episode is cut; 0: never
     simulator: str = "mujoco"  # driver that simulates its robot where none is named
-    # What is commanded instead of a plan while stopped, faulted or without a fresh plan. "zero": resting_action; "hold":
-    # the last action again, if there was none the positions where servos are; "damp": forces against the velocities of
-    # joints that have motors.
+    # What is commanded instead of a plan while stopped, faulted or without a fresh plan. "zero": resting_action;
+    # "hold": the last action again, if there was none the positions where servos are; "damp": forces against the
+    # velocities of joints that have motors.
     safe_stop: str = "zero"
     safe_stop_damping: float | FloatArray = 0.0  # N m s/rad or N s/m at the joint, of "damp"; one or (nu,)
 
