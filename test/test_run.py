@@ -16,7 +16,7 @@ from polo_ros.config import replace
 from polo_ros.drivers.base import RobotState
 from polo_ros.drivers.mujoco import MujocoDriver
 from polo_ros.safety.timeline import TimedPlan
-from polo_ros.session.loop import RobotLoop, finite
+from polo_ros.session.loop import RobotLoop
 
 SMALL = replace(
     PoloConfig(),
@@ -74,7 +74,7 @@ def test_a_run_counts_learns_and_sums_up():
     assert [t.step for t in result.transitions] == list(range(60))
     assert [t.weights_version for t in result.transitions] == [required_version(s, 20) for s in range(60)]
     assert [update.version for update in result.updates] == [1, 2, 3]
-    assert all(finite(t) and not t.safe_stop for t in result.transitions)
+    assert all(t.finite and not t.safe_stop for t in result.transitions)
     assert [t for t, _ in seen] == result.transitions
     assert all(plan.rollouts == 8 for _, plan in seen)
     for before, after in zip(result.transitions, result.transitions[1:], strict=False):
@@ -160,7 +160,7 @@ def test_a_plan_that_is_not_finite_stops_the_robot(value):
     loop.offer(plan_for(0, value))
     transition, _ = loop.act(sample)
     assert transition.safe_stop
-    assert finite(transition)
+    assert transition.finite
 
 
 def test_a_plan_out_of_range_is_limited():

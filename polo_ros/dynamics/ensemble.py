@@ -8,7 +8,6 @@ stand in learning/gaussian_ensemble.py; this file shares their layout.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +17,7 @@ from torch.nn import functional
 from polo_ros.dynamics.base import Flags, Floats, Rollouts, Step
 from polo_ros.dynamics.ensemble_config import EnsembleConfig, PredictionConfig, check, shapes
 from polo_ros.tasks.base import FloatArray, Task
+from polo_ros.tensors import float32
 
 Arrays = Mapping[str, npt.NDArray[np.float32]]
 
@@ -253,11 +253,11 @@ class _Networks:
         self.nobs = nobs
         exact_std = arrays["input_std"].astype(np.float64)
         self._mean, self._std = arrays["input_mean"].astype(np.float64), exact_std
-        self.obs_mean, self.obs_std = _tensor(self._mean[:nobs]), _tensor(exact_std[:nobs])
-        self.action_mean, self.action_std = _tensor(self._mean[nobs:]), _tensor(exact_std[nobs:])
+        self.obs_mean, self.obs_std = float32(self._mean[:nobs]), float32(exact_std[:nobs])
+        self.action_mean, self.action_std = float32(self._mean[nobs:]), float32(exact_std[nobs:])
         layers = sum(name.endswith(".weight") for name in arrays)
-        self.weights = [_tensor(arrays[f"{index}.weight"]) for index in range(layers - 1)]
-        self.biases = [_tensor(arrays[f"{index}.bias"]) for index in range(layers - 1)]
+        self.weights = [float32(arrays[f"{index}.weight"]) for index in range(layers - 1)]
+        self.biases = [float32(arrays[f"{index}.bias"]) for index in range(layers - 1)]
         scale = exact_std[:nobs]
         last_weight = arrays[f"{layers - 1}.weight"].astype(np.float64)
         last_bias = arrays[f"{layers - 1}.bias"].astype(np.float64)
@@ -265,19 +265,19 @@ class _Networks:
         last_bias[..., 1 : 1 + nobs] /= scale
         high, low = (arrays[f"log_var_{end}"][..., 1:].astype(np.float64) for end in ("max", "min"))
         last_bias[..., 2 + nobs :] -= high
-        self.var_max, self.var_min = _tensor(np.exp(high) / scale**2), _tensor(np.exp(low) / scale**2)
+        self.var_max, self.var_min = float32(np.exp(high) / scale**2), float32(np.exp(low) / scale**2)
         # The reward's log-variance is not needed.
         columns = np.delete(np.arange(2 * (1 + nobs)), 1 + nobs) if sampled else np.arange(1 + nobs)
-        self.weights.append(_tensor(last_weight[..., columns]))
-        self.biases.append(_tensor(last_bias[..., columns]))
+        self.weights.append(float32(last_weight[..., columns]))
+        self.biases.append(float32(last_bias[..., columns]))
 
     def standardised(self, observations: FloatArray) -> torch.Tensor:
         """Z (..., nobs) of observations (..., nobs)."""
-        return _tensor((observations - self._mean[: self.nobs]) / self._std[: self.nobs])
+        return float32((observations - self._mean[: self.nobs]) / self._std[: self.nobs])
 
     def actions(self, actions: Floats) -> torch.Tensor:
         """Actions (..., nu), standardised."""
-        return _tensor(actions).sub_(self.action_mean).div_(self.action_std)
+        return float32(actions).sub_(self.action_mean).div_(self.action_std)
 
     def run(self, inputs: torch.Tensor, layers: Sequence[torch.Tensor]) -> None:
         """Fill `layers`, (E, M, outputs) each, from inputs (E, M, nobs + nu)."""
@@ -344,8 +344,3 @@ class _Buffers:
 def _finite(observations: Floats) -> Flags:
     """Whether all particles of a candidate are finite, (N,), of observations (N, P, nobs)."""
     return np.asarray(np.isfinite(observations).all(axis=(1, 2)))
-
-
-def _tensor(array: npt.NDArray[Any]) -> torch.Tensor:
-    """A copy in torch's own aligned memory: results must not depend on where numpy put an array."""
-    return torch.tensor(array, dtype=torch.float32)

@@ -18,6 +18,7 @@ from torch.nn import functional
 from polo_ros.dynamics.ensemble_config import KIND, EnsembleConfig, layer_sizes, shapes
 from polo_ros.learning.weights import Arrays
 from polo_ros.seeding import truncated_normal
+from polo_ros.tensors import float32
 
 __all__ = ["KIND", "EnsembleConfig", "GaussianEnsemble", "bounded", "gaussian_loss", "shapes"]
 
@@ -63,7 +64,7 @@ class GaussianEnsemble(torch.nn.Module):
         self._bias = torch.nn.ParameterList()
         for inputs, outputs in layer_sizes(config, nobs, nu):
             start = truncated_normal(rng, (config.members, inputs, outputs)) / (2.0 * np.sqrt(inputs))
-            self._weight.append(torch.nn.Parameter(_tensor(start)))
+            self._weight.append(torch.nn.Parameter(float32(start)))
             self._bias.append(torch.nn.Parameter(torch.zeros(config.members, 1, outputs)))
         bounds = (config.members, 1, 1 + nobs)
         self.log_var_max = torch.nn.Parameter(torch.full(bounds, config.log_var_max), requires_grad=False)
@@ -85,7 +86,7 @@ class GaussianEnsemble(torch.nn.Module):
     def normalise(self, observations: Floats, actions: Floats) -> torch.Tensor:
         """Standardised inputs (..., nobs + nu) of observations (..., nobs) and actions (..., nu), by way of double."""
         inputs = np.concatenate((observations, actions), axis=-1, dtype=np.float64)
-        return _tensor((inputs - self.input_mean) / self.input_std)
+        return float32((inputs - self.input_mean) / self.input_std)
 
     def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and log-variance, (K, B, 1 + nobs) each, of standardised inputs (B, nobs + nu), or (K, B, nobs + nu).
@@ -161,10 +162,10 @@ class GaussianEnsemble(torch.nn.Module):
     def load(self, arrays: Arrays, elites: Sequence[int]) -> None:
         """Take over what `arrays` returned of all members; shapes must have been checked."""
         for index in range(len(self._weight)):
-            self._weight[index].copy_(_tensor(arrays[f"{index}.weight"]))
-            self._bias[index].copy_(_tensor(arrays[f"{index}.bias"]))
-        self.log_var_max.copy_(_tensor(arrays["log_var_max"]))
-        self.log_var_min.copy_(_tensor(arrays["log_var_min"]))
+            self._weight[index].copy_(float32(arrays[f"{index}.weight"]))
+            self._bias[index].copy_(float32(arrays[f"{index}.bias"]))
+        self.log_var_max.copy_(float32(arrays["log_var_max"]))
+        self.log_var_min.copy_(float32(arrays["log_var_min"]))
         self.input_mean, self.input_std = arrays["input_mean"].copy(), arrays["input_std"].copy()
         self.elites = tuple(int(member) for member in elites)
 
@@ -184,11 +185,6 @@ def gaussian_loss(mean: torch.Tensor, log_var: torch.Tensor, targets: torch.Tens
     That is twice the negative log-likelihood of a target's entry, less log(2 pi).
     """
     return ((mean - targets).square() * torch.exp(-log_var) + log_var).mean(dim=(1, 2))
-
-
-def _tensor(array: npt.NDArray[Any]) -> torch.Tensor:
-    """A copy in torch's own aligned memory: results must not depend on where numpy put an array."""
-    return torch.tensor(array, dtype=torch.float32)
 
 
 def _array(tensor: torch.Tensor) -> npt.NDArray[np.float32]:

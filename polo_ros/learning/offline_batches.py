@@ -17,6 +17,7 @@ from polo_ros.learning.sac import Batch
 from polo_ros.learning.weights import Arrays
 from polo_ros.replay.dataset import Dataset
 from polo_ros.tasks.base import FloatArray, Task
+from polo_ros.tensors import float32
 
 Indexes = npt.NDArray[np.int64]
 
@@ -166,15 +167,15 @@ class OfflineBatches:
         data = self.data
         rows = self.usable[rng.integers(len(self.usable), size=steps * size)]
         actions = self.range.normalise(data.action[rows])
-        inputs = _tensor(np.concatenate((self.inputs(data.observation[rows]), actions), axis=1))
-        ahead = _tensor(self.inputs(data.next_observation[rows]))
+        inputs = float32(np.concatenate((self.inputs(data.observation[rows]), actions), axis=1))
+        ahead = float32(self.inputs(data.next_observation[rows]))
         if returns is not None:
-            rewards, going_on = _tensor(returns[rows]), torch.zeros(len(rows))
+            rewards, going_on = float32(returns[rows]), torch.zeros(len(rows))
         else:
-            rewards, going_on = _tensor(data.reward[rows]), _tensor(~data.terminated[rows])
+            rewards, going_on = float32(data.reward[rows]), float32(~data.terminated[rows])
         following = None
         if followed:  # where a trajectory ended any action will do: its value counts nothing
-            following = _tensor(self.range.normalise(data.action[np.minimum(rows + 1, len(data) - 1)]))
+            following = float32(self.range.normalise(data.action[np.minimum(rows + 1, len(data) - 1)]))
         for index in range(steps):
             part = slice(index * size, (index + 1) * size)
             next_action = None if following is None else following[part]
@@ -204,8 +205,3 @@ def _rows(runs: Indexes, rows: int) -> Indexes:
     """The rows of these runs."""
     found = (runs[:, None] * _RUN + np.arange(_RUN)).ravel()
     return found[found < rows]
-
-
-def _tensor(array: npt.NDArray[Any]) -> torch.Tensor:
-    """A float32 copy in torch's own aligned memory: results must not depend on where numpy put an array."""
-    return torch.tensor(np.asarray(array), dtype=torch.float32)

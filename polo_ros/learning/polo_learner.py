@@ -25,6 +25,7 @@ from polo_ros.replay.buffer import ReplayBuffer
 from polo_ros.replay.transition import Transition
 from polo_ros.seeding import Stream, generator
 from polo_ros.tasks.base import FloatArray, Task
+from polo_ros.tensors import float32
 
 __all__ = ["LearnerConfig", "LearnerMetrics", "PoloLearner", "TargetNoise"]
 
@@ -255,12 +256,12 @@ class PoloLearner:
 
         with torch.no_grad():
             kept = indexes[usable]
-            z = ensemble.normalise(_tensor(self.buffer.take("observation", kept)))
+            z = ensemble.normalise(float32(self.buffer.take("observation", kept)))
             last = futures.last[usable]  # (B, M, nobs)
-            z_last = ensemble.normalise(_tensor(last.reshape(-1, last.shape[-1])))
-            returns = _tensor(futures.returns[usable] / scale)  # (B, M)
-            discounts = _tensor(futures.discounts[usable])
-            noise = _tensor(self.value_config.sigma * self._noise(self.buffer.serials(kept)))  # (K, B)
+            z_last = ensemble.normalise(float32(last.reshape(-1, last.shape[-1])))
+            returns = float32(futures.returns[usable] / scale)  # (B, M)
+            discounts = float32(futures.discounts[usable])
+            noise = float32(self.value_config.sigma * self._noise(self.buffer.serials(kept)))  # (K, B)
             # The priors are the same all through the update.
             prior, prior_last = ensemble.prior(z), ensemble.prior(z_last)
             rows, rollouts = returns.shape
@@ -314,7 +315,7 @@ class PoloLearner:
     @torch.no_grad()
     def _values(self, observations: FloatArray) -> npt.NDArray[np.float32]:
         """Members' values (K, n) of observations (n, nobs)."""
-        return np.asarray(self.ensemble(_tensor(observations)).numpy())
+        return np.asarray(self.ensemble(float32(observations)).numpy())
 
     # ---- saved and restored whole ----------------------------------------------------------
 
@@ -383,8 +384,8 @@ class PoloLearner:
             if steps:
                 self._optimiser.state[parameter] = {
                     "step": torch.tensor(steps),
-                    "exp_avg": _tensor(found.arrays[f"adam.{index}.exp_avg"]),
-                    "exp_avg_sq": _tensor(found.arrays[f"adam.{index}.exp_avg_sq"]),
+                    "exp_avg": float32(found.arrays[f"adam.{index}.exp_avg"]),
+                    "exp_avg_sq": float32(found.arrays[f"adam.{index}.exp_avg_sq"]),
                 }
             else:
                 self._optimiser.state.pop(parameter, None)
@@ -468,8 +469,3 @@ class TargetNoise:
             return self._blocks[number]
         rng = generator(self._seed, Stream.TARGETS, number)
         return rng.standard_normal((self.BLOCK, self._members), dtype=np.float32)
-
-
-def _tensor(array: npt.NDArray[Any]) -> torch.Tensor:
-    """A float32 copy in torch's own aligned memory: results must not depend on where numpy put an array."""
-    return torch.tensor(array, dtype=torch.float32)

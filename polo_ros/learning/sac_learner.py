@@ -25,6 +25,7 @@ from polo_ros.replay.buffer import ReplayBuffer
 from polo_ros.replay.transition import Transition
 from polo_ros.seeding import Stream, generator
 from polo_ros.tasks.base import Task
+from polo_ros.tensors import float32
 
 __all__ = ["SacLearner", "SacMetrics"]
 
@@ -230,15 +231,15 @@ class SacLearner:
             indexes = buffer.sample(rng, rows) if usable is None else usable[rng.integers(len(usable), size=rows)]
             observations = self._gain * buffer.take("observation", indexes)
             actions = self._range.normalise(buffer.take("action", indexes))
-            inputs = _tensor(np.concatenate((observations, actions), axis=1))
-            rewards = _tensor(buffer.take("reward", indexes))
-            ahead = _tensor(self._gain * buffer.take("next_observation", indexes))
+            inputs = float32(np.concatenate((observations, actions), axis=1))
+            rewards = float32(buffer.take("reward", indexes))
+            ahead = float32(self._gain * buffer.take("next_observation", indexes))
             # Time limits are not the end: the value goes on behind them.
-            going_on = _tensor(~buffer.take("terminated", indexes))
+            going_on = float32(~buffer.take("terminated", indexes))
             played = None
             if usable is not None:
-                played = _tensor(self._range.normalise(buffer.following_actions(indexes, 2)[:, 1]))
-            noise = _tensor(rng.standard_normal((steps, 2, config.batch_size, nu), dtype=np.float32))
+                played = float32(self._range.normalise(buffer.following_actions(indexes, 2)[:, 1]))
+            noise = float32(rng.standard_normal((steps, 2, config.batch_size, nu), dtype=np.float32))
             for index in range(steps):
                 part = slice(index * config.batch_size, (index + 1) * config.batch_size)
                 next_action = None if played is None else played[part]
@@ -366,8 +367,3 @@ def settings_of(**configs: Any) -> dict[str, Any]:
         for part, config in configs.items()
         for name, value in flatten(config).items()
     }
-
-
-def _tensor(array: npt.NDArray[Any]) -> torch.Tensor:
-    """A float32 copy in torch's own aligned memory: results must not depend on where numpy put an array."""
-    return torch.tensor(array, dtype=torch.float32)

@@ -14,6 +14,7 @@ import torch
 
 from polo_ros.learning.value_function import KIND, ValueConfig, ValueFunction, gate_weight, layer_sizes, shapes
 from polo_ros.learning.weights import Arrays
+from polo_ros.tensors import float32
 
 __all__ = ["KIND", "ValueConfig", "ValueEnsemble", "ValueFunction", "gate_weight", "regression_loss", "shapes"]
 
@@ -60,15 +61,15 @@ class ValueEnsemble(torch.nn.Module):
             start_bias = rng.standard_normal(bias_shape) * deviation
             if index == len(self._sizes) - 1:
                 start[:] = start_bias[:] = 0.0
-            self._prior.append((_tensor(prior_weight), _tensor(prior_bias)))
-            self._weight.append(torch.nn.Parameter(_tensor(start)))
-            self._bias.append(torch.nn.Parameter(_tensor(start_bias)))
+            self._prior.append((float32(prior_weight), float32(prior_bias)))
+            self._weight.append(torch.nn.Parameter(float32(start)))
+            self._bias.append(torch.nn.Parameter(float32(start_bias)))
         self.obs_mean = torch.zeros(nobs)
         self.obs_std = torch.ones(nobs)
 
     def set_statistics(self, mean: Array, std: Array, low: Array, high: Array) -> None:
         """Take over mean, deviation and range of the data, each (nobs,)."""
-        self.obs_mean, self.obs_std = _tensor(mean), _tensor(std)
+        self.obs_mean, self.obs_std = float32(mean), float32(std)
         self.data_low, self.data_high = low.astype(np.float32), high.astype(np.float32)
 
     def normalise(self, observations: torch.Tensor) -> torch.Tensor:
@@ -119,9 +120,9 @@ class ValueEnsemble(torch.nn.Module):
     def load(self, arrays: Arrays) -> None:
         """Take over what `arrays` returned; shapes must have been checked. The two scales stay the configuration's."""
         for index in range(len(self._sizes)):
-            self._weight[index].copy_(_tensor(arrays[f"learned.{index}.weight"]))
-            self._bias[index].copy_(_tensor(arrays[f"learned.{index}.bias"]))
-            self._prior[index] = (_tensor(arrays[f"prior.{index}.weight"]), _tensor(arrays[f"prior.{index}.bias"]))
+            self._weight[index].copy_(float32(arrays[f"learned.{index}.weight"]))
+            self._bias[index].copy_(float32(arrays[f"learned.{index}.bias"]))
+            self._prior[index] = (float32(arrays[f"prior.{index}.weight"]), float32(arrays[f"prior.{index}.bias"]))
         self.set_statistics(arrays["obs_mean"], arrays["obs_std"], arrays["data_low"], arrays["data_high"])
 
 
@@ -163,11 +164,6 @@ def _forward(z: torch.Tensor, layers: list[tuple[torch.Tensor, torch.Tensor]]) -
         if index < len(layers) - 1:
             h = torch.tanh(h)
     return h.squeeze(-1)
-
-
-def _tensor(array: Array) -> torch.Tensor:
-    """A copy in torch's own aligned memory: results must not depend on where numpy put an array."""
-    return torch.tensor(array, dtype=torch.float32)
 
 
 def _array(tensor: torch.Tensor) -> Array:

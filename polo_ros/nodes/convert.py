@@ -21,7 +21,7 @@ from polo_ros.msg import Transition as TransitionMsg
 from polo_ros.msg import Weights as WeightsMsg
 from polo_ros.replay.transition import Transition
 from polo_ros.safety.timeline import TimedPlan
-from polo_ros.session.loop import RobotLoop, Sample, finite
+from polo_ros.session.loop import RobotLoop, Sample
 from polo_ros.tasks.base import FloatArray, Task
 
 MAX_STEP = 2**53  # beyond it not even a float64 counts on
@@ -209,7 +209,7 @@ def transition(message: TransitionMsg, task: Task) -> Transition:
         plan_id=message.plan_id,
         weights_version=message.weights_version,
     )
-    if not finite(result):
+    if not result.finite:
         raise MessageError(f"reward is {message.reward}, expected a finite number")
     return result
 

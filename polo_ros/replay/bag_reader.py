@@ -7,7 +7,6 @@ reported as a BagProblem, and what is not a bag at all raises BagError.
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import struct
@@ -758,7 +757,7 @@ class _Check:
         sizes = (len(transition.state), len(transition.observation), len(transition.action))
         if sizes not in result.sizes:
             result.sizes.append(sizes)
-        if len(transition.next_observation) != len(transition.observation) or not _finite(transition):
+        if len(transition.next_observation) != len(transition.observation) or not transition.finite:
             self._wrong.append(step)
 
     def finish(self, name: str) -> TransitionCheck:
@@ -820,11 +819,6 @@ def check_robots(
         if also is not None:
             also(record, transition)
     return {name: check.finish(name) for name, check in checks.items()}
-
-
-def _finite(transition: Transition) -> bool:
-    parts = (transition.state, transition.observation, transition.action, transition.next_observation)
-    return math.isfinite(transition.reward) and all(bool(np.isfinite(part).all()) for part in parts)
 
 
 def _some(items: Collection[Any], limit: int = 5) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+import numpy as np
 
 from polo_ros.tasks.base import FloatArray
 
@@ -25,3 +28,9 @@ class Transition:
     limited: bool = False
     plan_id: int = 0
     weights_version: int = 0
+
+    @property
+    def finite(self) -> bool:
+        """Whether every number is."""
+        arrays = (self.state, self.observation, self.action, self.next_observation)
+        return math.isfinite(self.reward) and all(bool(np.isfinite(array).all()) for array in arrays)

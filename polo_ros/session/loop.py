@@ -241,9 +241,3 @@ class RobotLoop:
         self._written.clear()
         self.driver.reset(self.episode)
         return self.sense()
-
-
-def finite(transition: Transition) -> bool:
-    """Whether every number of a transition is finite."""
-    arrays = (transition.state, transition.observation, transition.action, transition.next_observation)
-    return bool(np.isfinite(transition.reward)) and all(np.isfinite(a).all() for a in arrays)
