@@ -177,124 +177,6 @@ class Bridge(PoloNode):
         if hasattr(self, "loop"):
             self.loop.timeline.max_plan_age = self.settings.max_plan_age
 
-    # ---- stops that outlive the process, and configuration ---------------------------------
-
-    def _kept_fault(self) -> Fault | None:
-        """For which the robot was stopped when it was last controlled."""
-        if self._stop_file is not None:
-            return self._stop_file.read()
-        return self.loop.supervisor.fault if hasattr(self, "loop") else None
-
-    def _keep_fault(self) -> str:
-        """Write down for which fault the robot is stopped, if that has changed; returns why it cannot be."""
-        with self._keeping:
-            fault = self.loop.supervisor.fault
-            if fault is self._kept:
-                return ""
-            self._kept = fault
-            if self._stop_file is None:
-                return "run_dir is not set" if fault else ""
-            try:
-                self._stop_file.write(fault)
-            except OSError as error:
-                self.get_logger().error(f"{self._stop_file.path}: {error}")
-                return str(error)
-            return ""
-
-    def _kept_steps(self) -> tuple[int, int] | None:
-        if self._step_file is None:
-            return None
-        try:
-            return self._step_file.read()
-        except (OSError, ValueError) as error:
-            self.problem = f"steps go on from what the planner says: {error}"
-            self.get_logger().error(self.problem)
-            return None
-
-    def _keep_steps(self, step: int, episode: int) -> None:
-        """Write down that everything up to `step` and `episode` may be used."""
-        if self._step_file is not None:
-            try:
-                self._step_file.write(step, episode)
-            except OSError as error:
-                self.get_logger().error(f"steps are not kept: {error}", throttle_duration_sec=10.0)
-
-    def _keep_steps_ahead(self) -> None:
-        """The same beside control, until it ends."""
-        while not self._stopping:
-            self._keep_steps(self.loop.step + self._ahead, self.loop.episode)
-            self._news.wait(self.LOOK)
-            self._news.clear()
-
-    # ---- what comes in ---------------------------------------------------------------------
-
-    def _receive_plan(self, message: Plan) -> None:
-        if not self._running:
-            return
-        try:
-            plan = convert.timed_plan(message, self.task)
-        except convert.MessageError as error:
-            self.refuse("plans_refused", f"plan refused: {error}")
-            return
-        with self._wake:
-            self._offers.append((plan, message.weights_version))
-            self._wake.notify_all()
-
-    def _receive_status(self, message: PlannerStatus) -> None:
-        if self.loop.step:
-            # Control goes on by its own count, and a message that nobody needs costs every period.
-            self.destroy_subscription(self._status_subscription)
-            return
-        self._planner_met = True
-        if message.step > convert.MAX_STEP or message.episode > convert.MAX_EPISODE:
-            self.refuse("statuses_refused", f"planner status refused: step {message.step}, episode {message.episode}")
-        elif message.plan_id:
-            self._seen = (message.step, message.episode)
-
-    def _answer(self, response: Trigger.Response, reason: str, done: str) -> Trigger.Response:
-        response.success = not reason
-        response.message = reason or done
-        return response
-
-    def _serve_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        if not self.driver.can_reset:
-            return self._answer(response, f"driver '{self._driver_name}' cannot reset the robot", "")
-        self.loop.reset_requested = True
-        return self._answer(response, "", "reset at the end of this control period")
-
-    def _serve_pause(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        if not self.driver.simulated:
-            return self._answer(response, "a robot cannot pause; use ~/stop", "")
-        self._paused = True
-        return self._answer(response, "", "paused")
-
-    def _serve_resume(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        with self._wake:
-            self._paused = False
-            self._steps_allowed = 0
-            self._wake.notify_all()
-        return self._answer(response, "", "running")
-
-    def _serve_step(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        if not self._paused:
-            return self._answer(response, "not paused; call ~/pause first", "")
-        with self._wake:
-            self._steps_allowed += 1
-            self._wake.notify_all()
-        return self._answer(response, "", "one control period")
-
-    def _serve_stop(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        self.loop.supervisor.stop(BY_SERVICE)
-        problem = self._keep_fault()
-        lost = f"; a bridge that is restarted will not know of it: {problem}" if problem else ""
-        return self._answer(response, "", f"safe stop until ~/arm{lost}")
-
-    def _serve_arm(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        reason = self.loop.supervisor.arm()
-        problem = self._keep_fault()
-        kept = f"; a bridge that is restarted will be stopped again: {problem}" if problem and not reason else ""
-        return self._answer(response, reason and f"not armed: {reason}", f"armed{kept}")
-
     # ---- control ---------------------------------------------------------------------------
 
     def _run(self) -> None:
@@ -495,6 +377,75 @@ class Bridge(PoloNode):
             self._publish_state(sample)
             self._wait(0.5)
 
+    # ---- what comes in ---------------------------------------------------------------------
+
+    def _receive_plan(self, message: Plan) -> None:
+        if not self._running:
+            return
+        try:
+            plan = convert.timed_plan(message, self.task)
+        except convert.MessageError as error:
+            self.refuse("plans_refused", f"plan refused: {error}")
+            return
+        with self._wake:
+            self._offers.append((plan, message.weights_version))
+            self._wake.notify_all()
+
+    def _receive_status(self, message: PlannerStatus) -> None:
+        if self.loop.step:
+            # Control goes on by its own count, and a message that nobody needs costs every period.
+            self.destroy_subscription(self._status_subscription)
+            return
+        self._planner_met = True
+        if message.step > convert.MAX_STEP or message.episode > convert.MAX_EPISODE:
+            self.refuse("statuses_refused", f"planner status refused: step {message.step}, episode {message.episode}")
+        elif message.plan_id:
+            self._seen = (message.step, message.episode)
+
+    def _answer(self, response: Trigger.Response, reason: str, done: str) -> Trigger.Response:
+        response.success = not reason
+        response.message = reason or done
+        return response
+
+    def _serve_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        if not self.driver.can_reset:
+            return self._answer(response, f"driver '{self._driver_name}' cannot reset the robot", "")
+        self.loop.reset_requested = True
+        return self._answer(response, "", "reset at the end of this control period")
+
+    def _serve_pause(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        if not self.driver.simulated:
+            return self._answer(response, "a robot cannot pause; use ~/stop", "")
+        self._paused = True
+        return self._answer(response, "", "paused")
+
+    def _serve_resume(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        with self._wake:
+            self._paused = False
+            self._steps_allowed = 0
+            self._wake.notify_all()
+        return self._answer(response, "", "running")
+
+    def _serve_step(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        if not self._paused:
+            return self._answer(response, "not paused; call ~/pause first", "")
+        with self._wake:
+            self._steps_allowed += 1
+            self._wake.notify_all()
+        return self._answer(response, "", "one control period")
+
+    def _serve_stop(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self.loop.supervisor.stop(BY_SERVICE)
+        problem = self._keep_fault()
+        lost = f"; a bridge that is restarted will not know of it: {problem}" if problem else ""
+        return self._answer(response, "", f"safe stop until ~/arm{lost}")
+
+    def _serve_arm(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        reason = self.loop.supervisor.arm()
+        problem = self._keep_fault()
+        kept = f"; a bridge that is restarted will be stopped again: {problem}" if problem and not reason else ""
+        return self._answer(response, reason and f"not armed: {reason}", f"armed{kept}")
+
     # ---- what goes out ---------------------------------------------------------------------
 
     def _publish_state(self, sample: Sample) -> None:
@@ -563,6 +514,55 @@ class Bridge(PoloNode):
         age = ages.quantile(0.99)
         text = f"{what} are {age:.3f} s old (p99), allowed {allowed:g} s"
         return judge(age / allowed, warn, error, text) if allowed else []
+
+    # ---- what outlives the process: stops, and step numbers --------------------------------
+
+    def _kept_fault(self) -> Fault | None:
+        """For which the robot was stopped when it was last controlled."""
+        if self._stop_file is not None:
+            return self._stop_file.read()
+        return self.loop.supervisor.fault if hasattr(self, "loop") else None
+
+    def _keep_fault(self) -> str:
+        """Write down for which fault the robot is stopped, if that has changed; returns why it cannot be."""
+        with self._keeping:
+            fault = self.loop.supervisor.fault
+            if fault is self._kept:
+                return ""
+            self._kept = fault
+            if self._stop_file is None:
+                return "run_dir is not set" if fault else ""
+            try:
+                self._stop_file.write(fault)
+            except OSError as error:
+                self.get_logger().error(f"{self._stop_file.path}: {error}")
+                return str(error)
+            return ""
+
+    def _kept_steps(self) -> tuple[int, int] | None:
+        if self._step_file is None:
+            return None
+        try:
+            return self._step_file.read()
+        except (OSError, ValueError) as error:
+            self.problem = f"steps go on from what the planner says: {error}"
+            self.get_logger().error(self.problem)
+            return None
+
+    def _keep_steps(self, step: int, episode: int) -> None:
+        """Write down that everything up to `step` and `episode` may be used."""
+        if self._step_file is not None:
+            try:
+                self._step_file.write(step, episode)
+            except OSError as error:
+                self.get_logger().error(f"steps are not kept: {error}", throttle_duration_sec=10.0)
+
+    def _keep_steps_ahead(self) -> None:
+        """The same beside control, until it ends."""
+        while not self._stopping:
+            self._keep_steps(self.loop.step + self._ahead, self.loop.episode)
+            self._news.wait(self.LOOK)
+            self._news.clear()
 
 
 def main(args: Sequence[str] | None = None) -> int:
