@@ -18,9 +18,11 @@ from hypothesis import strategies as st
 from mcap.opcode import Opcode
 from mcap.writer import CompressionType, Writer
 
-from polo_ros.replay.bag_reader import BagReader, check_transitions, read_messages, read_transitions, scan
+from polo_ros.replay.bag_reader import BagReader, read_messages, read_transitions
 from polo_ros.replay.bag_types import BagError, BagProblem
 from polo_ros.replay.bag_writer import BagWriter
+from polo_ros.replay.mcap_file import scan
+from polo_ros.replay.transition_check import check_transitions
 
 QUICK = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

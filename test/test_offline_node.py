@@ -27,8 +27,8 @@ from polo_ros.learning.offline_training import train
 from polo_ros.nodes.offline_learner import OfflineLearnerNode
 from polo_ros.nodes.permissions import enclaves
 from polo_ros.nodes.planner import Planner
-from polo_ros.replay.bag_reader import FileReader
 from polo_ros.replay.dataset import Dataset, leftovers
+from polo_ros.replay.mcap_file import FileReader
 
 DOMAIN = 192
 TASK = "inverted_pendulum"

@@ -10,8 +10,9 @@ import numpy as np
 
 from polo_ros.config import Config, option
 from polo_ros.drivers.base import Driver, DriverError, RobotState
-from polo_ros.replay.bag_reader import BagReader, scan
+from polo_ros.replay.bag_reader import BagReader
 from polo_ros.replay.bag_types import BagError
+from polo_ros.replay.mcap_file import scan
 from polo_ros.replay.session_info import SessionInfo
 from polo_ros.replay.transition import Transition
 from polo_ros.tasks.base import FloatArray, Task

@@ -18,9 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from polo_ros import tasks
-from polo_ros.replay.bag_reader import BagReader, file_sizes, scan, session_facts
+from polo_ros.replay.bag_reader import BagReader, file_sizes
 from polo_ros.replay.bag_types import TRANSITION, BagProblem
 from polo_ros.replay.dataset import Dataset, DatasetError, DatasetWriter, Rows
+from polo_ros.replay.mcap_file import scan, session_facts
 from polo_ros.replay.transition_blocks import BoolArray, Indexes, TransitionBlock, TransitionBlocks
 from polo_ros.tasks.base import Task
 

@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from polo_ros.replay.bag_reader import BagReader, TransitionCheck, bag_files, check_robots, read_metadata_yaml, scan
+from polo_ros.replay.bag_reader import BagReader, bag_files, read_metadata_yaml
 from polo_ros.replay.bag_types import BagError, BagProblem, TopicInfo
 from polo_ros.replay.bag_writer import BagWriter
+from polo_ros.replay.mcap_file import scan
 from polo_ros.replay.session_info import SessionInfo
+from polo_ros.replay.transition_check import TransitionCheck, check_robots
 
 
 def info(path: Path | str, robot: str = "") -> dict[str, Any]:

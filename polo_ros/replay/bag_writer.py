@@ -19,7 +19,7 @@ from mcap.writer import CompressionType, Writer
 
 from polo_ros import __version__
 from polo_ros.files import sync, write_whole
-from polo_ros.replay.bag_reader import FileInfo, bag_files, scan
+from polo_ros.replay.bag_reader import bag_files
 from polo_ros.replay.bag_types import (
     SESSION_RECORD,
     BagError,
@@ -29,6 +29,7 @@ from polo_ros.replay.bag_types import (
     share_dirs,
     type_hash,
 )
+from polo_ros.replay.mcap_file import FileInfo, scan
 
 __all__ = ["BagError", "BagWriter", "TopicInfo", "message_definition", "qos_yaml", "share_dirs", "type_hash"]
 

@@ -14,11 +14,13 @@ import numpy as np
 
 from polo_ros import tasks
 from polo_ros.files import write_whole
-from polo_ros.replay.bag_reader import BagReader, Record, TransitionCheck, check_robots, scan
+from polo_ros.replay.bag_reader import BagReader
 from polo_ros.replay.bag_types import LEARNER_STATUS, PLANNER_STATUS, BagError, BagProblem
 from polo_ros.replay.figure import Curves, save_figure
+from polo_ros.replay.mcap_file import Record, scan
 from polo_ros.replay.session_info import SessionInfo
 from polo_ros.replay.transition import Transition
+from polo_ros.replay.transition_check import TransitionCheck, check_robots
 from polo_ros.replay.video import make_video
 from polo_ros.tasks.base import FloatArray, Task
 

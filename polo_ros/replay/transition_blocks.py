@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from polo_ros.replay.bag_reader import BagReader, Record, to_transition
+from polo_ros.replay.bag_reader import BagReader, to_transition
 from polo_ros.replay.bag_types import TRANSITION, BagError, Decoder, TopicInfo
 from polo_ros.replay.cdr_layout import Layout, Layouts
+from polo_ros.replay.mcap_file import Record
 from polo_ros.tasks.base import FloatArray
 
 BoolArray = npt.NDArray[np.bool_]
