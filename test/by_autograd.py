@@ -14,8 +14,8 @@ def floats(rng, *shape):
 
 def random_batch(rng, nobs=3, nu=2, size=20):
     inputs = torch.cat((floats(rng, size, nobs), floats(rng, size, nu).tanh()), dim=1)
-    going_on = torch.tensor(rng.integers(2, size=size)).float()
-    return Batch(inputs, floats(rng, size), floats(rng, size, nobs), going_on, floats(rng, size, nu).tanh())
+    not_terminal = torch.tensor(rng.integers(2, size=size)).float()
+    return Batch(inputs, floats(rng, size), floats(rng, size, nobs), not_terminal, floats(rng, size, nu).tanh())
 
 
 def leaves(net):

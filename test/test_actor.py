@@ -88,7 +88,7 @@ def test_polyak_averaging_is_a_geometric_series():
     target, online = Mlp(2, (3, 4, 1), rng), Mlp(2, (3, 4, 1), rng)
     began = target.theta.clone()
     for _ in range(100):
-        target.follow(online, 0.02)
+        target.polyak_update(online, 0.02)
     left = 0.98**100
     torch.testing.assert_close(target.theta, left * began + (1.0 - left) * online.theta, rtol=1e-4, atol=1e-5)
 

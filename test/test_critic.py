@@ -52,7 +52,7 @@ def test_the_slope_at_the_actions_is_that_of_finite_differences(reduction):
     critic = Critic(replace(SMALL, critics=3), 3, 2, rng)
     inputs = floats(rng, 40, 5)
     before = critic.net.grad.clone()
-    values, slopes = critic.ascent(inputs, reduction)
+    values, slopes = critic.value_and_action_gradient(inputs, reduction)
     assert torch.equal(critic.net.grad, before)  # the critics learn nothing from the actor's step
     torch.testing.assert_close(values, reduce_members(fitted(critic, inputs), reduction))
     weights = {name: array.astype(np.float64) for name, array in critic.net.arrays("q").items()}

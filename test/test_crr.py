@@ -61,7 +61,7 @@ def test_a_step_is_that_of_autograd_and_torchs_adam(weights, baseline, value):
         mean, log_std = run(target_actor, batch.next_observation.double())[0].chunk(2, dim=1)
         ahead = torch.cat((batch.next_observation.double(), torch.tanh(mean + log_std.exp() * draws[0])), dim=1)
         following = run(target, ahead)[..., 0].amin(dim=0)
-        targets = batch.reward.double() + 0.9 * batch.going_on.double() * following
+        targets = batch.reward.double() + 0.9 * batch.not_terminal.double() * following
         members = run(parts["critic"], inputs)[..., 0]
         errors = members - targets
 

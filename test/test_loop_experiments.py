@@ -202,14 +202,14 @@ def test_an_evaluation_does_not_depend_on_the_one_before() -> None:
     with make_run(task, config, seed=0, threads=1) as run:
         run.go(250)
         played: list[bytes] = []
-        plan = run.tried.plan
+        plan = run.evaluation_planner.plan
 
         def watched(*arguments: Any) -> Any:
             found = plan(*arguments)
             played.append(found[0].actions.tobytes())
             return found
 
-        run.tried.plan = watched  # type: ignore[method-assign]
+        run.evaluation_planner.plan = watched  # type: ignore[method-assign]
         assert run.evaluate() == run.evaluate()
     assert len(played) == 6 and played[:3] == played[3:]
 
@@ -233,7 +233,7 @@ def test_distances_are_between_the_actors_action_and_the_first_that_is_planned()
         assert planner.distances == [pytest.approx(abs(apart[0]), rel=1e-4)]
         planner.plan(observation, 4, 4, 99)
         assert len(planner.distances) == 1, "plans of the warm-up are random"
-        tried = run.tried
+        tried = run.evaluation_planner
         assert isinstance(tried, ComparedPlanner)
         del tried.distances[:]
         plan, _ = tried.plan(observation, 4, 4, 99)

@@ -32,7 +32,7 @@ def test_a_step_is_that_of_autograd_and_torchs_adam(followed):
         inputs, targets = batch.inputs.double(), batch.reward.double()
         if followed:
             ahead = torch.cat((batch.next_observation, batch.next_action), dim=1).double()
-            targets = targets + 0.9 * batch.going_on.double() * run(target, ahead)[..., 0].mean(dim=0)
+            targets = targets + 0.9 * batch.not_terminal.double() * run(target, ahead)[..., 0].mean(dim=0)
         errors = run(parts["critic"], inputs)[..., 0] - targets
         mean, log_std = run(parts["actor"], inputs[:, :3])[0].chunk(2, dim=1)
         u = torch.atanh(inputs[:, 3:])

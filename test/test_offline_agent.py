@@ -215,7 +215,7 @@ def test_agents_of_the_same_names_as_algorithms_have_no_schedule_and_learn_elsew
 def by_hand(task, policy, seed, number, steps):
     """The return of a policy from the start of one trial, in MuJoCo itself."""
     work = mujoco.MjData(task.model)
-    state, total = task.reset(generator(seed, Stream.EPISODE, OnlineRun.FIRST_TRIED + number)), 0.0
+    state, total = task.reset(generator(seed, Stream.EPISODE, OnlineRun.FIRST_EVALUATION + number)), 0.0
     for _ in range(steps):
         seen = task.observe(task.sense(state))
         action = policy.mean(seen)

@@ -60,7 +60,7 @@ def test_batches_are_rows_of_the_data_as_networks_see_them(data):
         np.testing.assert_allclose(batch.inputs[:, :2], everything[where], atol=1e-5)
         np.testing.assert_allclose(batch.inputs[:, 2:], data.action[where], atol=1e-6)
         np.testing.assert_array_equal(batch.reward, data.reward[where])
-        np.testing.assert_array_equal(batch.going_on, ~data.terminated[where])
+        np.testing.assert_array_equal(batch.not_terminal, ~data.terminated[where])
         after = (data.next_observation[where] - data.observation.mean(axis=0)) / data.observation.std(axis=0)
         np.testing.assert_allclose(batch.next_observation, after, atol=1e-5)
     assert drawn <= set(batches.usable.tolist())
@@ -101,7 +101,7 @@ def test_next_actions_are_those_of_the_same_trajectory(data):
     action_of = {tuple(row): index for index, row in enumerate(data.observation.tolist())}
     for batch in batches.draw(np.random.default_rng(1), 5, 100, followed=True):
         rows = np.array([action_of[tuple(row)] for row in batch.inputs[:, :2].tolist()])
-        alive = batch.going_on.numpy() == 1.0
+        alive = batch.not_terminal.numpy() == 1.0
         np.testing.assert_array_equal(data.trajectory[rows[alive] + 1], data.trajectory[rows[alive]])
         np.testing.assert_allclose(batch.next_action[alive], data.action[rows[alive] + 1], atol=1e-6)
 

@@ -12,7 +12,7 @@ from session_runs import transitions, whole_session
 from polo_ros import drivers, tasks
 from polo_ros.agents.configs import CONFIGS
 from polo_ros.agents.offline import deploy
-from polo_ros.agents.online import attempt
+from polo_ros.agents.online import play_episode
 from polo_ros.cli import main
 from polo_ros.config import replace
 from polo_ros.learning.weights import WeightsError
@@ -72,8 +72,8 @@ def test_a_bag_of_random_actions_becomes_a_policy_that_lookahead_improves(
     driver = drivers.simulator(task, SEED)
     driver.connect()
     loop = RobotLoop(task, driver, 1.0)
-    episodes = [attempt(loop, alone, number, 1000) for number in range(len(with_lookahead))]
-    first = attempt(loop, looking, found[0].episode, 1000)
+    episodes = [play_episode(loop, alone, number, 1000) for number in range(len(with_lookahead))]
+    first = play_episode(loop, looking, found[0].episode, 1000)
     driver.close()
     without = [sum(t.reward for t in episode) for episode in episodes]
     assert len(without) >= 2

@@ -73,7 +73,7 @@ def test_a_step_is_that_of_autograd_and_torchs_adam(perturbation):
         inputs, after = batch.inputs.double(), batch.next_observation.double()
         ahead = run(targets_of["critic"], torch.cat((after, act(targets_of, after)), dim=1))[..., 0]
         following = 0.6 * ahead.amin(dim=0) + 0.4 * ahead.amax(dim=0)
-        targets = batch.reward.double() + 0.9 * batch.going_on.double() * following
+        targets = batch.reward.double() + 0.9 * batch.not_terminal.double() * following
         errors = run(parts["critic"], inputs)[..., 0] - targets
         descent.gradients(errors.square().mean(dim=1).sum(), "critic")
         descent.step("critic")

@@ -66,14 +66,14 @@ def test_a_step_is_that_of_autograd_and_torchs_adam(actor_value):
     for _ in range(2):
         batch, noise = random_batch(rng), floats(rng, 2, 20, 2)
         found = sac.step(batch, noise)
-        inputs, reward, after, going_on = (
-            part.double() for part in (batch.inputs, batch.reward, batch.next_observation, batch.going_on)
+        inputs, reward, after, not_terminal = (
+            part.double() for part in (batch.inputs, batch.reward, batch.next_observation, batch.not_terminal)
         )
         alpha = float(log_alpha.detach().exp())
         with torch.no_grad():
             action, log_prob = drawn(actor, after, noise[0].double())
             ahead = network(target, "critic", torch.cat((after, action), dim=1))[..., 0].amin(dim=0)
-            targets = reward + 0.9 * going_on * (ahead - alpha * log_prob)
+            targets = reward + 0.9 * not_terminal * (ahead - alpha * log_prob)
         errors = network(critic, "critic", inputs)[..., 0] - targets
         descend(1, errors.square().mean(dim=1).sum(), list(critic.values()))
         action, log_prob = drawn(actor, inputs[:, :3], noise[1].double())

@@ -204,7 +204,7 @@ def test_time_limits_go_on_and_terminal_states_do_not(monkeypatch: pytest.Monkey
     learner.observe(replace(walk[1], truncated=True, reward=2.0))
     learner.observe(replace(walk[2], reward=3.0))
     for batch in seen_by_sac(learner, monkeypatch):
-        np.testing.assert_array_equal(batch.going_on, batch.reward > 1.5)
+        np.testing.assert_array_equal(batch.not_terminal, batch.reward > 1.5)
         assert batch.next_action is None
 
 
@@ -221,13 +221,13 @@ def test_sarsa_learns_from_what_was_played_next_where_that_is_known(monkeypatch:
     without = {9, 19, 29, 39, 49, 59}
     seen = set()
     for batch in seen_by_sac(learner, monkeypatch):
-        for step, action, after, going_on in zip(
-            batch.reward.int().tolist(), batch.inputs[:, 2], batch.next_action[:, 0], batch.going_on, strict=True
+        for step, action, after, not_terminal in zip(
+            batch.reward.int().tolist(), batch.inputs[:, 2], batch.next_action[:, 0], batch.not_terminal, strict=True
         ):
             seen.add(step)
             assert float(action) == pytest.approx(played[step])
             if step == 45:
-                assert float(going_on) == 0.0
+                assert float(not_terminal) == 0.0
             else:
                 assert float(after) == pytest.approx(played[step + 1])
     assert seen and not seen & without

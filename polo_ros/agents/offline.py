@@ -13,7 +13,7 @@ from polo_ros import drivers
 from polo_ros.agents.learned import Learned
 from polo_ros.agents.loop import LoopPlanner
 from polo_ros.agents.loop_config import OfflineAgentConfig
-from polo_ros.agents.online import OnlineRun, attempt, cost_of
+from polo_ros.agents.online import OnlineRun, cost_of, play_episode
 from polo_ros.config import replace
 from polo_ros.dynamics import ensemble_config
 from polo_ros.learning import offline_policy
@@ -204,7 +204,9 @@ def evaluate(folder: str | Path, task: Task, config: OfflineAgentConfig, options
             returns, costs = [], []
             for number in range(options.episodes):
                 began = number * options.steps  # noise of its own
-                episode = attempt(loop, deployed.planner, OnlineRun.FIRST_TRIED + number, options.steps, began)
+                episode = play_episode(
+                    loop, deployed.planner, OnlineRun.FIRST_EVALUATION + number, options.steps, began
+                )
                 returns.append(sum(t.reward for t in episode))
                 costs.append(sum(cost_of(task, t) for t in episode))
                 options.say(f"{name}: episode {number + 1} of {options.episodes}, return {returns[-1]:.4g}")

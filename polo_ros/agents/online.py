@@ -112,7 +112,7 @@ class OnlineRun:
         learn: Whether anything is learned; without it the agent stays as it begins.
     """
 
-    FIRST_TRIED = 1 << 30  # number of the first episode of evaluations: no start that is learned on
+    FIRST_EVALUATION = 1 << 30  # number of the first episode of evaluations: no start that is learned on
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class OnlineRun:
         self.task = task
         self.config = config
         self.learner = learner
-        self.planner, self.tried = planners
+        self.planner, self.evaluation_planner = planners
         self._learn = learn
         self._drivers = drivers.simulator(task, seed), drivers.simulator(task, seed)
         # Every plan is of this very period: no age to speak of.
@@ -194,7 +194,7 @@ class OnlineRun:
     def _evaluated(self) -> tuple[tuple[float, ...], tuple[float, ...], tuple[Mapping[str, float], ...]]:
         """Returns, costs and measures of trials."""
         episodes = [
-            attempt(self._trial, self.tried, self.FIRST_TRIED + number, self.config.steps)
+            play_episode(self._trial, self.evaluation_planner, self.FIRST_EVALUATION + number, self.config.steps)
             for number in range(self.config.episodes)
         ]
         return (
@@ -237,7 +237,7 @@ class OnlineRun:
         """Let go of robot and threads."""
         for driver in self._drivers:
             driver.close()
-        for planner in (self.planner, self.tried):
+        for planner in (self.planner, self.evaluation_planner):
             planner.close()
         self.learner.close()
 
@@ -251,11 +251,11 @@ class OnlineRun:
         """Give planners what planners elsewhere would make of the learner's weights."""
         weights = self.learner.weights()
         data = weights.encode()
-        for planner in (self.planner, self.tried):
+        for planner in (self.planner, self.evaluation_planner):
             planner.use_weights(planner.check_weights(data), weights.version)
 
 
-def attempt(loop: RobotLoop, planner: AgentPlanner, episode: int, steps: int, first: int = 0) -> list[Transition]:
+def play_episode(loop: RobotLoop, planner: AgentPlanner, episode: int, steps: int, first: int = 0) -> list[Transition]:
     """Play episode number `episode`, of at most `steps` control periods, the first of them `first`; learns nothing.
 
     A planner's noise is of seed and control period: episodes that begin with the same one have the same noise.

@@ -112,7 +112,7 @@ def learn(settings: Mapping[str, Any], workplace: Workplace) -> dict[str, Any]:
     task = tasks.make(settings["task"])
     config = replace(CONFIGS[settings["agent"]], settings["config"])
     with make_run(task, config, settings["seed"]) as run:
-        record = follow(run, settings, workplace, config.sac.warmup, SAVED_EVERY)
+        record = run_recorded(run, settings, workplace, config.sac.warmup, SAVED_EVERY)
     limited: dict[str, Any] = {}
     if task.has_cost:
         limited["episode_lengths"] = record.lengths
@@ -149,7 +149,9 @@ def make_run(task: Task, config: Any, seed: int) -> OnlineRun:
     return OnlineRun(task, config.evaluation, planners, loop.make_learner(task, config, seed), seed)
 
 
-def follow(run: OnlineRun, settings: Mapping[str, Any], workplace: Workplace, warmup: int, saved_every: int) -> Record:
+def run_recorded(
+    run: OnlineRun, settings: Mapping[str, Any], workplace: Workplace, warmup: int, saved_every: int
+) -> Record:
     """Let a run go, from where it was stopped, to `steps` control periods; returns what happened.
 
     Args:
@@ -195,9 +197,9 @@ def follow(run: OnlineRun, settings: Mapping[str, Any], workplace: Workplace, wa
 
     def watch_evaluation(found: Evaluation) -> None:
         record.evaluations.append((found.step, list(found.returns)))
-        if isinstance(run.tried, ComparedPlanner):
-            record.evaluation_distances.append((found.step, float(np.mean(run.tried.distances))))
-            run.tried.distances.clear()
+        if isinstance(run.evaluation_planner, ComparedPlanner):
+            record.evaluation_distances.append((found.step, float(np.mean(run.evaluation_planner.distances))))
+            run.evaluation_planner.distances.clear()
         if limited:
             each = zip(found.costs, found.measures, strict=True)
             record.evaluation_figures.append((found.step, [{"cost": cost, **measures} for cost, measures in each]))

@@ -17,7 +17,7 @@ from polo_ros.agents.base import AgentPlanner
 from polo_ros.agents.configs import CONFIGS
 from polo_ros.agents.loop import LoopPlanner
 from polo_ros.agents.loop_config import LoopConfig
-from polo_ros.agents.online import OnlineRun, attempt
+from polo_ros.agents.online import OnlineRun, play_episode
 from polo_ros.agents.sac import SacAgentConfig, SacPlanner
 from polo_ros.config import replace
 from polo_ros.dynamics.ensemble import EnsembleDynamics
@@ -156,7 +156,7 @@ def _play(task: Task, planner: AgentPlanner, settings: Mapping[str, Any]) -> lis
     driver = drivers.simulator(task, settings["seed"])
     driver.connect()
     loop = RobotLoop(task, driver, BridgeConfig().max_plan_age)
-    numbers = range(OnlineRun.FIRST_TRIED, OnlineRun.FIRST_TRIED + settings["episodes"])
-    found = [attempt(loop, planner, number, settings["steps"]) for number in numbers]
+    numbers = range(OnlineRun.FIRST_EVALUATION, OnlineRun.FIRST_EVALUATION + settings["episodes"])
+    found = [play_episode(loop, planner, number, settings["steps"]) for number in numbers]
     driver.close()
     return found

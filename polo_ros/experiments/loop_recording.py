@@ -20,7 +20,7 @@ from polo_ros.agents.online import OnlineRun
 from polo_ros.agents.sac import SacAgentConfig
 from polo_ros.config import replace
 from polo_ros.experiments.base import Workplace
-from polo_ros.experiments.loop_learning import follow
+from polo_ros.experiments.loop_learning import run_recorded
 from polo_ros.learning.sac_learner import SacLearner
 from polo_ros.replay.buffer import ReplayBuffer
 from polo_ros.replay.dataset import Dataset, DatasetWriter, Rows
@@ -54,7 +54,7 @@ def record(settings: Mapping[str, Any], workplace: Workplace) -> dict[str, Any]:
     learner = sac.make_learner(task, config, seed)
     with _run(task, config, learner, seed, learn=True) as run:
         place = dataclasses.replace(workplace, progress=learning)
-        record = follow(run, {"steps": steps, "snapshots": ()}, place, config.sac.warmup, SAVED_EVERY)
+        record = run_recorded(run, {"steps": steps, "snapshots": ()}, place, config.sac.warmup, SAVED_EVERY)
     about = {"agent": settings["agent"], "seed": seed, "steps": steps}
     _write(task, learner.buffer, workplace.folder / REPLAY, {"recorded": {**about, "of": "learning"}})
     if not (workplace.folder / MEDIUM).exists():

@@ -34,10 +34,10 @@ class Critic:
         """Each member's value, (K, B); a view of a buffer that the next call writes to."""
         return self.net.forward(inputs)[..., 0]
 
-    def beside(self, reduction: str) -> Critic:
-        """The same critics, as far as `reduction` asks for them, with outputs of their own; see Mlp.beside."""
+    def with_own_buffers(self, reduction: str) -> Critic:
+        """The same critics, as far as `reduction` asks for them; as Mlp.with_own_buffers."""
         other = copy.copy(self)
-        other.net = self.net.beside(1 if reduction == "first" else 0)
+        other.net = self.net.with_own_buffers(1 if reduction == "first" else 0)
         return other
 
     def regress(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -58,7 +58,7 @@ class Critic:
         self.net.backward(error.mul(2.0 / len(targets))[..., None])
         return error.square().mean()
 
-    def ascent(self, inputs: torch.Tensor, reduction: str) -> tuple[torch.Tensor, torch.Tensor]:
+    def value_and_action_gradient(self, inputs: torch.Tensor, reduction: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Values (B,), reduced over the members, and their gradients at the actions (B, nu); parameters get none."""
         members = self.members(inputs)
         if reduction == "min":

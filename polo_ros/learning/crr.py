@@ -62,7 +62,7 @@ class Crr:
         }
         self.exported = ("actor", "critic")
         self.noise_shape = (1 + config.samples, nu)
-        self._judge = self.critic.beside(config.advantage_value)  # of the actor's actions
+        self._critic_view = self.critic.with_own_buffers(config.advantage_value)  # of the actor's actions
 
     def prepare(self, batch: Batch, noise: torch.Tensor) -> dict[str, float]:
         """Nothing has to be learned first."""
@@ -91,8 +91,8 @@ class Crr:
 
         for adam in self.adams.values():
             adam.step()
-        self.target.net.follow(self.critic.net, self.config.target_share)
-        self.target_actor.net.follow(self.actor.net, self.config.target_share)
+        self.target.net.polyak_update(self.critic.net, self.config.target_share)
+        self.target_actor.net.polyak_update(self.actor.net, self.config.target_share)
         return {
             "critic_loss": float(error),
             "actor_loss": -float(torch.dot(weights, log_probs)) / len(weights),
@@ -110,13 +110,13 @@ class Crr:
         actions, _ = self.target_actor.sample(batch.next_observation, noise)
         members = self.target.members(torch.cat((batch.next_observation, actions), dim=1))
         following = torch.as_tensor(reduce_members(members, self.config.target_value))
-        return torch.addcmul(batch.reward, batch.going_on, following, value=self.discount)
+        return torch.addcmul(batch.reward, batch.not_terminal, following, value=self.discount)
 
     def _baseline(self, observations: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
         """Value (B,) of observations (B, nobs) by the actor's actions (m, B, nu) at each."""
         count, size, _ = actions.shape
         inputs = torch.cat((observations.expand(count, -1, -1), actions), dim=2).view(count * size, -1)
-        members = self._judge.members(inputs)
+        members = self._critic_view.members(inputs)
         values = torch.as_tensor(reduce_members(members, self.config.advantage_value)).view(count, size)
         return values.mean(dim=0) if self.config.baseline == "mean" else values.amax(dim=0)
 

@@ -87,7 +87,7 @@ class Mbop:
         )
         for adam in self.adams.values():
             adam.step()
-        self.target.net.follow(self.critic.net, self.config.target_share)
+        self.target.net.polyak_update(self.critic.net, self.config.target_share)
         log_prob = float(log_probs.mean())
         return {
             "critic_loss": float(error),
@@ -101,4 +101,4 @@ class Mbop:
         if batch.next_action is None:
             return batch.reward
         members = self.target.members(torch.cat((batch.next_observation, batch.next_action), dim=1))
-        return torch.addcmul(batch.reward, batch.going_on, members.mean(dim=0), value=self.discount)
+        return torch.addcmul(batch.reward, batch.not_terminal, members.mean(dim=0), value=self.discount)

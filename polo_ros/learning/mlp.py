@@ -98,7 +98,7 @@ class Mlp:
             grad = delta
         return grad
 
-    def beside(self, members: int = 0) -> Mlp:
+    def with_own_buffers(self, members: int = 0) -> Mlp:
         """The same parameters, of the first `members` (0: of all), with outputs of its own.
 
         For another number of rows, or for another thread. For outputs, and gradients at inputs; `grad` is not its own.
@@ -110,7 +110,7 @@ class Mlp:
         other._input, other._outputs, other._deltas = torch.empty(0), [], []
         return other
 
-    def follow(self, other: Mlp, share: float) -> None:
+    def polyak_update(self, other: Mlp, share: float) -> None:
         """Polyak averaging: move all parameters `share` of the way to those of `other`, in place."""
         self.theta.lerp_(other.theta, share)
 

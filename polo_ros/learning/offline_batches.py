@@ -170,16 +170,16 @@ class OfflineBatches:
         inputs = float32(np.concatenate((self.inputs(data.observation[rows]), actions), axis=1))
         ahead = float32(self.inputs(data.next_observation[rows]))
         if returns is not None:
-            rewards, going_on = float32(returns[rows]), torch.zeros(len(rows))
+            rewards, not_terminal = float32(returns[rows]), torch.zeros(len(rows))
         else:
-            rewards, going_on = float32(data.reward[rows]), float32(~data.terminated[rows])
+            rewards, not_terminal = float32(data.reward[rows]), float32(~data.terminated[rows])
         following = None
         if followed:  # where a trajectory ended any action will do: its value counts nothing
             following = float32(self.range.normalise(data.action[np.minimum(rows + 1, len(data) - 1)]))
         for index in range(steps):
             part = slice(index * size, (index + 1) * size)
             next_action = None if following is None else following[part]
-            yield Batch(inputs[part], rewards[part], ahead[part], going_on[part], next_action)
+            yield Batch(inputs[part], rewards[part], ahead[part], not_terminal[part], next_action)
 
     def for_model(self, most: int) -> Transitions:
         """Transitions for a dynamics model, in order: all, or so many at most, in runs drawn from everywhere.

@@ -51,7 +51,7 @@ class Plas:
         self.policy = self._policy(networks, nu, rng)
         self.target_policy = self._policy(networks, nu, rng)
         self.critic, self.target = Critic(networks, nobs, nu, rng), Critic(networks, nobs, nu, rng)
-        self._judge = self.critic.beside("first")
+        self._critic_view = self.critic.with_own_buffers("first")
         self.networks: dict[str, Mlp] = {"encoder": self.cvae.encoder, "decoder": self.cvae.decoder}
         self.networks.update(self.policy.networks)
         self.networks["critic"] = self.critic.net
@@ -82,12 +82,12 @@ class Plas:
         self.adams["critic"].step()
         observations = batch.inputs[:, : self.nobs]
         actions = self.policy.act(observations)
-        values, slopes = self._judge.ascent(torch.cat((observations, actions), dim=1), "first")
+        values, slopes = self._critic_view.value_and_action_gradient(torch.cat((observations, actions), dim=1), "first")
         self.policy.backward(slopes.mul(-1.0 / len(slopes)))
         for name in self.policy.networks:
             self.adams[name].step()
         for name, follower in self._followers.items():
-            follower.follow(self.networks[name], self.config.target_share)
+            follower.polyak_update(self.networks[name], self.config.target_share)
         return {"critic_loss": float(error), "actor_loss": -float(values.mean()), "value": float(targets.mean())}
 
     def targets(self, batch: Batch) -> torch.Tensor:
@@ -95,7 +95,7 @@ class Plas:
         actions = self.target_policy.act(batch.next_observation)
         members = self.target.members(torch.cat((batch.next_observation, actions), dim=1))
         following = torch.lerp(members.amax(dim=0), members.amin(dim=0), self.config.min_share)
-        return torch.addcmul(batch.reward, batch.going_on, following, value=self.discount)
+        return torch.addcmul(batch.reward, batch.not_terminal, following, value=self.discount)
 
 
 class LatentActor:

@@ -1,8 +1,8 @@
 """Soft actor-critic: one gradient step of critics, actor and temperature.
 
 Haarnoja et al. 2018, "Soft Actor-Critic Algorithms and Applications", as LOOP (Sikchi et al. 2021, "Learning Off-Policy
-with Online Planning") uses it. Gradients are taken by hand: see `Mlp`, `Actor.backward` and `Critic.ascent`, which
-test_sac.py holds against autograd.
+with Online Planning") uses it. Gradients are taken by hand: see `Mlp`, `Actor.backward` and
+`Critic.value_and_action_gradient`, which test_sac.py holds against autograd.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Batch:
     inputs: torch.Tensor  # (B, nobs + nu) observation and action
     reward: torch.Tensor  # (B,)
     next_observation: torch.Tensor  # (B, nobs)
-    going_on: torch.Tensor  # (B,) 0 where the next state is terminal, else 1; an episode that was only cut goes on
+    not_terminal: torch.Tensor  # (B,) 0 where the next state is terminal, else 1; an episode that was only cut goes on
     next_action: torch.Tensor | None = None  # (B, nu) what was played at the next state, for `next_action = played`
 
 
@@ -99,7 +99,9 @@ class Sac:
 
         observations = batch.inputs[:, : self.nobs]
         actions, log_probs = self.actor.sample(observations, noise[1])
-        values, slopes = self.critic.ascent(torch.cat((observations, actions), dim=1), self.config.actor_value)
+        values, slopes = self.critic.value_and_action_gradient(
+            torch.cat((observations, actions), dim=1), self.config.actor_value
+        )
         temperature, log_prob = self.temperature, float(log_probs.mean())
         share = 1.0 / len(slopes)
         self.actor.backward(slopes.mul(-share), temperature * share)
@@ -109,7 +111,7 @@ class Sac:
         self._of_log_temperature.fill_(-log_prob - self.target_entropy)
         if self.config.temperature_rate:
             self.adams["temperature"].step()
-        self.target.net.follow(self.critic.net, self.config.target_share)
+        self.target.net.polyak_update(self.critic.net, self.config.target_share)
         actor = temperature * log_prob - float(values.mean())
         return SacLosses(float(critic), actor, float(targets.mean()), -log_prob, temperature)
 
@@ -127,7 +129,7 @@ class Sac:
             actions, log_probs = self.actor.sample(batch.next_observation, noise)
             following = self._ahead(batch.next_observation, actions)
             following = following.sub(log_probs, alpha=self.temperature)
-        return torch.addcmul(batch.reward, batch.going_on, following, value=self.discount)
+        return torch.addcmul(batch.reward, batch.not_terminal, following, value=self.discount)
 
     def _ahead(self, observations: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
         members = self.target.members(torch.cat((observations, actions), dim=1))

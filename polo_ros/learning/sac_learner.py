@@ -235,7 +235,7 @@ class SacLearner:
             rewards = float32(buffer.take("reward", indexes))
             ahead = float32(self._gain * buffer.take("next_observation", indexes))
             # Time limits are not the end: the value goes on behind them.
-            going_on = float32(~buffer.take("terminated", indexes))
+            not_terminal = float32(~buffer.take("terminated", indexes))
             played = None
             if usable is not None:
                 played = float32(self._range.normalise(buffer.following_actions(indexes, 2)[:, 1]))
@@ -243,7 +243,7 @@ class SacLearner:
             for index in range(steps):
                 part = slice(index * config.batch_size, (index + 1) * config.batch_size)
                 next_action = None if played is None else played[part]
-                yield Batch(inputs[part], rewards[part], ahead[part], going_on[part], next_action), noise[index]
+                yield Batch(inputs[part], rewards[part], ahead[part], not_terminal[part], next_action), noise[index]
 
     def _followed(self) -> npt.NDArray[np.int64]:
         """Indexes of transitions whose target is known from the record alone: terminal, or another one follows."""
