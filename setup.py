@@ -347,6 +347,7 @@ setup(
             "point_goal = polo_ros.tasks.goal:PointGoal",
             "car_goal = polo_ros.tasks.goal:CarGoal",
             "rc_car = polo_ros.tasks.rc_car:RcCar",
+            "rc_car_drift = polo_ros.tasks.rc_car:RcCarDrift",
         ],
         "polo_ros.drivers": [
             "mujoco = polo_ros.drivers.mujoco:MujocoDriver",

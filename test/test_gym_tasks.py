@@ -259,7 +259,7 @@ def test_the_documentation_has_every_group_and_period_of_every_task() -> None:
     rows = {row.split("`")[1]: row.split("|") for row in document.splitlines() if row.startswith("| `")}
     assert set(rows) == {kind.name for kind, _ in ENVIRONMENTS} | {
         *("pen", "claw"),
-        *("point_goal", "car_goal", "rc_car"),
+        *("point_goal", "car_goal", "rc_car", "rc_car_drift"),
     }
     for name, row in rows.items():
         task = tasks.make(name)

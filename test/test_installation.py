@@ -41,6 +41,7 @@ TASKS = {
     "point_mass_box",
     "point_mass_maze",
     "rc_car",
+    "rc_car_drift",
     "swimmer",
     "walker2d",
 }

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from scipy.optimize import least_squares
 
 from polo_ros import drivers, tasks
+from polo_ros.agents.configs import CONFIGS
 from polo_ros.agents.online import EvaluationConfig
 from polo_ros.agents.polo import PoloConfig
 from polo_ros.agents.run import PoloRun
@@ -365,6 +366,13 @@ def test_starts_are_near_the_circle_and_as_fast_as_the_target_asks() -> None:
         assert low <= values.min() < low + 0.05 * width and high - 0.05 * width < values.max() <= high
     with pytest.raises(ValueError, match=r"target speed 0.0 m/s is not above 0"):
         RcCar(target_speed=0.0)
+
+
+def test_the_drift_is_asked_for_by_name_and_with_the_same_settings() -> None:
+    task = tasks.make("rc_car_drift")
+    assert isinstance(task, RcCar) and task.target_speed == 3.8 and task.simulator == "rc_car"
+    for agent in ("loop", "safe_loop", "crr"):
+        assert for_task(CONFIGS[agent], task.name, agent=agent) == for_task(CONFIGS[agent], "rc_car", agent=agent)
 
 
 def along_the_circle(obs: FloatArray) -> FloatArray:

@@ -154,3 +154,13 @@ class RcCar(Task):
 
 def _arctan2(y: Any, x: Any) -> Any:
     return y.arctan2(x) if hasattr(y, "arctan2") else np.arctan2(y, x)
+
+
+class RcCarDrift(RcCar):
+    """The same at 3.8 m/s: the tyres do not hold the car on the circle, and it stays there only sideways."""
+
+    name = "rc_car_drift"
+    description = "the RC car at a speed at which it must drift"
+
+    def __init__(self) -> None:
+        super().__init__(target_speed=3.8)
