@@ -159,9 +159,9 @@ class Monitor(PoloNode):
             late = sum(int(planner["deadlines_missed"]) for planner in planners)
             if late:
                 parts.append(f"{late} late")
-            beyond = sum(int(planner.get("infeasible_plans", 0)) for planner in planners)
-            if beyond:
-                parts.append(f"{beyond} infeasible")
+            for name, word in (("infeasible_plans", "infeasible"), ("plans_beyond_limit", "beyond limit")):
+                if number := sum(int(planner.get(name, 0)) for planner in planners):
+                    parts.append(f"{number} {word}")
         learner = self._news.get("learner", {})
         if "version" in learner:
             parts.append(f"weights {learner['version']}")

@@ -118,7 +118,7 @@ class Planner(PoloNode):
     def activate(self) -> None:
         """Say that there is a planner, for a bridge that asks whether control went on before it."""
         if not self._latencies:
-            self.send(self._status_publisher, PlannerStatus())
+            self.send(self._status_publisher, PlannerStatus(feasible_fraction=1.0, within_limit=True))
 
     def cleanup(self) -> None:
         """Stop the rollout threads."""
