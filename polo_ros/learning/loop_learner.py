@@ -20,9 +20,10 @@ from polo_ros.learning.actor_critic import ActorCriticConfig, used_inputs
 from polo_ros.learning.dynamics_fit import FitError, FitReport, Transitions, fit
 from polo_ros.learning.fit_config import FitConfig
 from polo_ros.learning.gaussian_ensemble import EnsembleConfig, GaussianEnsemble
+from polo_ros.learning.online_learner import settings_of
 from polo_ros.learning.sac import SacLosses
 from polo_ros.learning.sac_config import SacConfig
-from polo_ros.learning.sac_learner import SacLearner, SacMetrics, settings_of
+from polo_ros.learning.sac_learner import SacLearner, SacMetrics
 from polo_ros.learning.weights import Weights
 from polo_ros.seeding import Stream, generator
 from polo_ros.tasks.base import Task

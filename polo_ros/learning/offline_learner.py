@@ -29,8 +29,8 @@ from polo_ros.learning.mbop import Mbop
 from polo_ros.learning.offline_algorithm import OfflineAlgorithm
 from polo_ros.learning.offline_batches import OfflineBatches, OfflineError
 from polo_ros.learning.offline_config import ALGORITHMS, OfflineConfig
+from polo_ros.learning.online_learner import settings_of
 from polo_ros.learning.plas import Plas
-from polo_ros.learning.sac_learner import settings_of
 from polo_ros.learning.weights import Arrays, Weights
 from polo_ros.replay.dataset import Dataset
 from polo_ros.seeding import Stream, generator

@@ -6,32 +6,26 @@ import copy
 import math
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from polo_ros.config import flatten
 from polo_ros.dynamics.base import Dynamics
 from polo_ros.learning import checkpoint as checkpoints
 from polo_ros.learning.learner_config import LearnerConfig
 from polo_ros.learning.normaliser import Normaliser
+from polo_ros.learning.online_learner import OnlineLearner, part, settings_of
 from polo_ros.learning.targets import TargetConfig, TargetPlanner, chosen
 from polo_ros.learning.value_ensemble import KIND, ValueConfig, ValueEnsemble, regression_loss, shapes
 from polo_ros.learning.weights import Weights, WeightsError, read_initial
-from polo_ros.replay.buffer import ReplayBuffer
 from polo_ros.replay.transition import Transition
 from polo_ros.seeding import Stream, generator
 from polo_ros.tasks.base import FloatArray, Task
 from polo_ros.tensors import float32
 
 __all__ = ["LearnerConfig", "LearnerMetrics", "PoloLearner", "TargetNoise"]
-
-
-# Steps that may be missing between two transitions: hours of control, and no number that a liar makes up.
-MAX_GAP = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -61,13 +55,11 @@ class LearnerMetrics:
         return {name: getattr(self, name) for name in names}
 
 
-class PoloLearner:
+class PoloLearner(OnlineLearner):
     """Learns the value ensemble from transitions.
 
     The state of the random numbers is (seed, number of the update) and (seed, number of the transition):
     the same transitions and schedule give the same weights, bit for bit, whichever process learns.
-
-    torch is set to one thread: the networks are too small for more, and the cores belong to planning.
 
     Args:
         task: What is learned.
@@ -78,6 +70,8 @@ class PoloLearner:
         seed: Of every random number.
         robots: How many robots transitions come from, each with a numbering of its own.
     """
+
+    KEPT = "polo"
 
     def __init__(
         self,
@@ -90,16 +84,11 @@ class PoloLearner:
         seed: int = 0,
         robots: int = 1,
     ) -> None:
-        if seed < 0:
-            raise ValueError(f"seed = {seed} is below its minimum 0")
-        torch.set_num_threads(1)
+        self.config = learner or LearnerConfig()
+        super().__init__(task, self.config.capacity, seed, robots)
         self.value_config = value or ValueConfig()
         self.target_config = targets or TargetConfig()
-        self.config = learner or LearnerConfig()
-        self.seed = seed
-        self._task = task
-        nobs, nu = task.observation_spec.size, task.model.nu
-        self.buffer = ReplayBuffer(self.config.capacity, task.nstate, nobs, nu, robots)
+        nobs = task.observation_spec.size
         self.ensemble = ValueEnsemble(
             self.value_config, nobs, self.value_config.value_scale(task.discount), generator(seed, Stream.WEIGHTS)
         )
@@ -115,15 +104,6 @@ class PoloLearner:
         self._planner = TargetPlanner(task, dynamics, self.target_config)
         self._optimiser = torch.optim.Adam(self.ensemble.parameters(), lr=self.config.learning_rate)
         self._noise = TargetNoise(seed, self.value_config.members)
-        # Of each robot: the step of its newest transition, -1 before the first, and how many steps were missing.
-        self.newest = [-1] * robots
-        self.lost = [0] * robots
-        self._scheduled = 0  # several robots: number of the newest update that was made by the schedule
-        self.version = 0
-        self.updates = 0
-        self.updates_skipped = 0
-        self.transitions_refused = 0
-        self.message = ""
 
     def _begin_with(self, name: str) -> None:
         task, ensemble = self._task, self.ensemble
@@ -136,48 +116,17 @@ class PoloLearner:
         ensemble.load(arrays)
         self._normaliser.adopt(arrays["obs_mean"], arrays["obs_std"], arrays["data_low"], arrays["data_high"])
 
-    # ---- the schedule ----------------------------------------------------------------------
-
     @property
-    def last_step(self) -> int:
-        """Step of the newest transition, -1 before the first; of several robots their mean, rounded down."""
-        return (sum(self.newest) + len(self.newest)) // len(self.newest) - 1
-
-    @property
-    def transitions_lost(self) -> int:
-        """Steps missing in the robots' numberings."""
-        return sum(self.lost)
+    def update_every(self) -> int:
+        """Control periods between two updates (Algorithm 1, line 5)."""
+        return self.config.update_every
 
     def observe(self, transition: Transition, robot: int = 0) -> bool:
-        """Keep a transition of one robot, counted from 0 (Algorithm 1, line 4).
-
-        Returns whether it was kept. One that is out of order, of wrong size or not finite is refused
-        and counted, and `message` says why; a gap in the robot's steps is counted as lost.
-        """
-        last = self.newest[robot]
-        if last >= 0 and transition.step > last + MAX_GAP:
-            return self._refuse(f"transition {transition.step} is too far from the last one, {last}")
-        if transition.step <= last:
-            return self._refuse(f"transition {transition.step} is not newer than the last one, {last}")
-        try:
-            self.buffer.add(transition, robot)
-        except ValueError as error:
-            return self._refuse(str(error))
-        # The first one seen may lie anywhere: a learner may join late.
-        self.lost[robot] += transition.step - last - 1 if last >= 0 else 0
-        self.newest[robot] = transition.step
-        self._normaliser.add(transition.observation)
-        return True
-
-    def due(self, step: int) -> bool:
-        """Whether the schedule asks for an update after a transition of `step` (line 5).
-
-        Of several robots none counts more than another: their mean step does. So updates come as often as with one
-        robot, whatever the number of robots, and a robot that stands still slows them down without stopping them.
-        """
-        if len(self.newest) == 1:
-            return (step + 1) % self.config.update_every == 0
-        return (self.last_step + 1) // self.config.update_every > self._scheduled
+        """Keep a transition (line 4); see OnlineLearner."""
+        kept = super().observe(transition, robot)
+        if kept:
+            self._normaliser.add(transition.observation)
+        return kept
 
     def close(self) -> None:
         """Stop the threads of the model that targets are planned on."""
@@ -191,29 +140,18 @@ class PoloLearner:
         Before `min_transitions`, where the model diverges from every state drawn, and where targets or fit are not
         finite, the weights stay as they are and the message says so.
         """
-        self._scheduled = version = (self.last_step + 1) // self.config.update_every
-        self.updates_skipped += max(0, version - self.version - 1) if self.version else 0
-        # Late updates may fall into one period of the schedule: versions rise all the same.
-        self.version = max(version, self.version + 1)
+        number = self.updates
+        self._next_version()
         message, self.message = self.message, ""
         fit = _Fit()
         if len(self.buffer) < self.config.min_transitions:
             few = f"{len(self.buffer)} transitions, fewer than min_transitions = {self.config.min_transitions}"
             message = message or few
         else:
-            fit = self._fit(generator(self.seed, Stream.UPDATE, self.updates))
+            fit = self._fit(generator(self.seed, Stream.UPDATE, number))
             message = message or fit.message
-        self.updates += 1
-        behind = self.last_step + 1 - version * self.config.update_every
         return LearnerMetrics(
-            step=max(self.last_step, 0),
-            version=self.version,
-            transitions=len(self.buffer),
-            transitions_lost=self.transitions_lost,
-            transitions_refused=self.transitions_refused,
-            updates=self.updates,
-            updates_skipped=self.updates_skipped,
-            lag_s=behind * self._task.control_dt,
+            **self._progress(),
             value_loss=fit.value_loss,
             target_mean=fit.target_mean,
             target_std=fit.target_std,
@@ -319,11 +257,9 @@ class PoloLearner:
 
     # ---- saved and restored whole ----------------------------------------------------------
 
-    def save(self, path: Path) -> None:
-        """Write a checkpoint from which `restore` goes on exactly."""
+    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
         arrays: dict[str, npt.NDArray[Any]] = {}
         arrays.update({f"value.{name}": array for name, array in self.ensemble.arrays().items()})
-        arrays.update({f"buffer.{name}": array for name, array in self.buffer.arrays().items()})
         arrays.update({f"normaliser.{name}": array for name, array in self._normaliser.arrays().items()})
         for index, parameter in enumerate(self.ensemble.parameters()):
             state = self._optimiser.state.get(parameter, {})
@@ -331,96 +267,37 @@ class PoloLearner:
                 moment = state.get(name, torch.zeros_like(parameter))
                 arrays[f"adam.{index}.{name}"] = moment.numpy().copy()
             arrays[f"adam.{index}.step"] = np.array([float(state.get("step", 0.0))])
-        if len(self.newest) > 1:
-            arrays["robots"] = np.array([self.newest, self.lost], np.int64)
-        checkpoints.save(
-            path,
-            checkpoints.Checkpoint(
-                kind="polo",
-                task=self._task.name,
-                model_hash=self._task.model_hash,
-                config=self._settings(),
-                state={name: getattr(self, name) for name in (*_COUNTERS, *_OF_ROBOTS, "seed")},
-                arrays=arrays,
-            ),
-        )
+        return arrays
 
-    def restore(self, path: Path) -> tuple[str, ...]:
-        """Go on from a checkpoint; returns warnings to pass on. Nothing changes if it raises.
-
-        Raises:
-            FileNotFoundError: No checkpoint there.
-            CheckpointError: It is damaged, of another task, model or layout.
-        """
-        found = checkpoints.load(
-            path, kind="polo", task=self._task.name, model_hash=self._task.model_hash, spec=self._spec()
-        )
-        warnings = list(found.warnings)
-        for name in (*_COUNTERS, *_OF_ROBOTS, "seed"):
-            value = found.state.get(name)
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise checkpoints.CheckpointError(f"checkpoint {path}: {name} is {value!r}, expected an integer")
-        buffer = {name[len("buffer.") :]: array for name, array in found.arrays.items() if name.startswith("buffer.")}
-        try:
-            self.buffer.load(buffer)
-        except ValueError as error:
-            raise checkpoints.CheckpointError(f"checkpoint {path}: {error}") from None
-        for name, now in self._settings().items():
-            if found.config.get(name) != now:
-                warnings.append(f"{name} was {found.config.get(name)} in the checkpoint and is {now} now")
-        if found.state["seed"] != self.seed:
-            warnings.append(f"seed was {found.state['seed']} in the checkpoint and is {self.seed} now")
-        for name in _COUNTERS:
-            setattr(self, name, found.state[name])
-        by_robot = found.arrays.get("robots", np.array([[found.state[name]] for name in _OF_ROBOTS]))
-        self.newest, self.lost = by_robot.tolist()
-        self._scheduled = (self.last_step + 1) // self.config.update_every
-        prefix = "value."
-        self.ensemble.load({name[len(prefix) :]: a for name, a in found.arrays.items() if name.startswith(prefix)})
-        prefix = "normaliser."
-        self._normaliser.load({name[len(prefix) :]: a for name, a in found.arrays.items() if name.startswith(prefix)})
+    def _load(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
+        self.ensemble.load(part(arrays, "value."))
+        self._normaliser.load(part(arrays, "normaliser."))
         for index, parameter in enumerate(self.ensemble.parameters()):
-            steps = float(found.arrays[f"adam.{index}.step"][0])
+            steps = float(arrays[f"adam.{index}.step"][0])
             if steps:
                 self._optimiser.state[parameter] = {
                     "step": torch.tensor(steps),
-                    "exp_avg": float32(found.arrays[f"adam.{index}.exp_avg"]),
-                    "exp_avg_sq": float32(found.arrays[f"adam.{index}.exp_avg_sq"]),
+                    "exp_avg": float32(arrays[f"adam.{index}.exp_avg"]),
+                    "exp_avg_sq": float32(arrays[f"adam.{index}.exp_avg_sq"]),
                 }
             else:
                 self._optimiser.state.pop(parameter, None)
-        return tuple(warnings)
 
     def _settings(self) -> dict[str, Any]:
-        parts = (("value", self.value_config), ("targets", self.target_config), ("learner", self.config))
-        return {f"{part}.{name}": value for part, config in parts for name, value in flatten(config).items()}
+        return settings_of(value=self.value_config, targets=self.target_config, learner=self.config)
 
     def _spec(self) -> checkpoints.Spec:
         single, double = np.dtype(np.float32), np.dtype(np.float64)
-        nobs = self.ensemble.nobs
         out: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {}
-        for name, shape in shapes(self.value_config, nobs).items():
+        for name, shape in shapes(self.value_config, self.ensemble.nobs).items():
             out[f"value.{name}"] = (single, tuple(shape))
-        for name, (dtype, shape) in self.buffer.spec().items():
-            out[f"buffer.{name}"] = (dtype, shape)
         for name, array in self._normaliser.arrays().items():
             out[f"normaliser.{name}"] = (double, array.shape)
         for index, parameter in enumerate(self.ensemble.parameters()):
             for name in ("exp_avg", "exp_avg_sq"):
                 out[f"adam.{index}.{name}"] = (single, tuple(parameter.shape))
             out[f"adam.{index}.step"] = (double, (1,))
-        if len(self.newest) > 1:
-            out["robots"] = (np.dtype(np.int64), (2, len(self.newest)))
         return out
-
-    def _refuse(self, reason: str) -> bool:
-        self.transitions_refused += 1
-        self.message = reason
-        return False
-
-
-_COUNTERS = ("version", "updates", "updates_skipped", "transitions_refused")
-_OF_ROBOTS = ("last_step", "transitions_lost")  # `newest` and `lost`, where there is one robot
 
 
 @dataclass(frozen=True)

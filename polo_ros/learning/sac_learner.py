@@ -7,32 +7,24 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from polo_ros.config import flatten
 from polo_ros.learning import checkpoint as checkpoints
 from polo_ros.learning.actor_critic import KIND, ActionRange, ActorCriticConfig, input_gain, shapes
 from polo_ros.learning.mlp import Mlp
+from polo_ros.learning.online_learner import OnlineLearner, settings_of
 from polo_ros.learning.sac import Batch, Sac, SacLosses
 from polo_ros.learning.sac_config import SacConfig
 from polo_ros.learning.weights import Weights
-from polo_ros.replay.buffer import ReplayBuffer
-from polo_ros.replay.transition import Transition
 from polo_ros.seeding import Stream, generator
 from polo_ros.tasks.base import Task
 from polo_ros.tensors import float32
 
 __all__ = ["SacLearner", "SacMetrics"]
-
-# Steps that may be missing between two transitions: hours of control, and no number that a liar makes up.
-MAX_GAP = 10_000_000
-
-_COUNTERS = ("version", "updates", "updates_skipped", "transitions_lost", "transitions_refused", "last_step")
 
 
 @dataclass(frozen=True)
@@ -70,11 +62,11 @@ class SacMetrics:
         }
 
 
-class SacLearner:
+class SacLearner(OnlineLearner):
     """Learns actor and critics from one robot's transitions.
 
     The state of the random numbers is (seed, number of the update): the same transitions and schedule give the same
-    weights, bit for bit. torch is set to one thread: the networks are small, and the cores belong to planning.
+    weights, bit for bit.
 
     Args:
         task: What is learned.
@@ -94,57 +86,19 @@ class SacLearner:
         config: SacConfig | None = None,
         seed: int = 0,
     ) -> None:
-        if seed < 0:
-            raise ValueError(f"seed = {seed} is below its minimum 0")
-        torch.set_num_threads(1)
-        self.networks = networks or ActorCriticConfig()
         self.config = config or SacConfig()
-        self.seed = seed
-        self._task = task
+        super().__init__(task, self.config.capacity, seed)
+        self.networks = networks or ActorCriticConfig()
         nobs, nu = task.observation_spec.size, task.model.nu
         self._gain = input_gain(task, self.networks.inputs)
         self._range = ActionRange(task)
-        self.buffer = ReplayBuffer(self.config.capacity, task.nstate, nobs, nu)
         discount = self.config.discount or task.discount
         self.sac = Sac(self.networks, self.config, nobs, nu, discount, generator(seed, Stream.WEIGHTS))
-        self.last_step = -1
-        self.version = 0
-        self.updates = 0
-        self.updates_skipped = 0
-        self.transitions_lost = 0
-        self.transitions_refused = 0
-        self.message = ""
-
-    # ---- the schedule ----------------------------------------------------------------------
 
     @property
-    def lost(self) -> tuple[int, ...]:
-        """Steps missing in the numbering of its only robot."""
-        return (self.transitions_lost,)
-
-    def observe(self, transition: Transition, robot: int = 0) -> bool:
-        """Keep a transition.
-
-        Returns whether it was kept. One that is out of order, of wrong size or not finite is refused and counted, and
-        `message` says why; a gap in the steps is counted as lost.
-        """
-        last = self.last_step
-        if last >= 0 and transition.step > last + MAX_GAP:
-            return self._refuse(f"transition {transition.step} is too far from the last one, {last}")
-        if transition.step <= last:
-            return self._refuse(f"transition {transition.step} is not newer than the last one, {last}")
-        try:
-            self.buffer.add(transition)
-        except ValueError as error:
-            return self._refuse(str(error))
-        # The first one seen may lie anywhere: a learner may join late.
-        self.transitions_lost += transition.step - last - 1 if last >= 0 else 0
-        self.last_step = transition.step
-        return True
-
-    def due(self, step: int) -> bool:
-        """Whether the schedule asks for an update after a transition of `step`."""
-        return (step + 1) % self.config.update_every == 0
+    def update_every(self) -> int:
+        """Control periods between two updates."""
+        return self.config.update_every
 
     def close(self) -> None:
         """There are no threads."""
@@ -157,23 +111,13 @@ class SacLearner:
         Before the warm-up is over, where there is nothing to learn from, and where the fit does not end in finite
         numbers, everything learned stays as it is and the message says so.
         """
-        version = (self.last_step + 1) // self.config.update_every
-        self.updates_skipped += max(0, version - self.version - 1) if self.version else 0
-        # Late updates may fall into one period of the schedule: versions rise all the same.
-        self.version = max(version, self.version + 1)
+        number = self.updates
+        self._next_version()
         message, self.message = self.message, ""
         began = time.perf_counter()
-        losses, problem = self._fit(generator(self.seed, Stream.UPDATE, self.updates))
-        self.updates += 1
+        losses, problem = self._fit(generator(self.seed, Stream.UPDATE, number))
         return SacMetrics(
-            step=max(self.last_step, 0),
-            version=self.version,
-            transitions=len(self.buffer),
-            transitions_lost=self.transitions_lost,
-            transitions_refused=self.transitions_refused,
-            updates=self.updates,
-            updates_skipped=self.updates_skipped,
-            lag_s=(self.last_step + 1 - version * self.config.update_every) * self._task.control_dt,
+            **self._progress(),
             gradient_steps=0 if losses is None else self.config.gradient_steps,
             critic_loss=math.nan if losses is None else losses.critic,
             actor_loss=math.nan if losses is None else losses.actor,
@@ -255,23 +199,8 @@ class SacLearner:
 
     # ---- saved and restored whole ----------------------------------------------------------
 
-    def save(self, path: Path) -> None:
-        """Write a checkpoint from which `restore` goes on exactly."""
-        checkpoints.save(
-            path,
-            checkpoints.Checkpoint(
-                kind=self.KEPT,
-                task=self._task.name,
-                model_hash=self._task.model_hash,
-                config=self._settings(),
-                state={name: getattr(self, name) for name in (*_COUNTERS, "seed")},
-                arrays=self._arrays(),
-            ),
-        )
-
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """All that a checkpoint keeps beside counters."""
-        arrays: dict[str, npt.NDArray[Any]] = {f"buffer.{name}": a for name, a in self.buffer.arrays().items()}
+        arrays: dict[str, npt.NDArray[Any]] = {}
         for prefix, net, vector in self._networks():
             arrays.update(net.arrays(prefix, vector))
         for name, vector in self._scalars().items():
@@ -279,47 +208,13 @@ class SacLearner:
         arrays["adam.steps"] = np.array([adam.steps for adam in self.sac.adams.values()], np.int64)
         return arrays
 
-    def _check(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
-        """Raise ValueError for numbers of a checkpoint that cannot be; its layout is right."""
-
     def _load(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
-        """Take over what `_arrays` gave, but for the buffer."""
         for prefix, net, vector in self._networks():
             net.load(arrays, prefix, vector)
         for name, vector in self._scalars().items():
             vector.copy_(torch.tensor(arrays[name]))
         for adam, steps in zip(self.sac.adams.values(), arrays["adam.steps"], strict=True):
             adam.steps = int(steps)
-
-    def restore(self, path: Path) -> tuple[str, ...]:
-        """Go on from a checkpoint; returns warnings to pass on. Nothing changes if it raises.
-
-        Raises:
-            FileNotFoundError: No checkpoint there.
-            CheckpointError: It is damaged, of another task, model or layout.
-        """
-        found = checkpoints.load(
-            path, kind=self.KEPT, task=self._task.name, model_hash=self._task.model_hash, spec=self._spec()
-        )
-        warnings = list(found.warnings)
-        for name in (*_COUNTERS, "seed"):
-            value = found.state.get(name)
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise checkpoints.CheckpointError(f"checkpoint {path}: {name} is {value!r}, expected an integer")
-        arrays = found.arrays
-        try:
-            self._check(arrays)
-            self.buffer.load({name[len("buffer.") :]: a for name, a in arrays.items() if name.startswith("buffer.")})
-        except ValueError as error:
-            raise checkpoints.CheckpointError(f"checkpoint {path}: {error}") from None
-        for name, now in {**self._settings(), "seed": self.seed}.items():
-            before = found.state["seed"] if name == "seed" else found.config.get(name)
-            if before != now:
-                warnings.append(f"{name} was {before} in the checkpoint and is {now} now")
-        for name in _COUNTERS:
-            setattr(self, name, found.state[name])
-        self._load(arrays)
-        return tuple(warnings)
 
     def _networks(self) -> Iterator[tuple[str, Mlp, torch.Tensor]]:
         """Name, layout and vector of everything that is laid out as a network."""
@@ -341,8 +236,6 @@ class SacLearner:
         single = np.dtype(np.float32)
         layers = shapes(self.networks, self._task.observation_spec.size, self._task.model.nu)
         out: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {}
-        for name, (dtype, shape) in self.buffer.spec().items():
-            out[f"buffer.{name}"] = (dtype, shape)
         for prefix, _, _ in self._networks():
             like = "actor" if "actor" in prefix else "critic"
             for name, shape in layers.items():
@@ -353,17 +246,3 @@ class SacLearner:
             out[name] = (single, (1,))
         out["adam.steps"] = (np.dtype(np.int64), (len(self.sac.adams),))
         return out
-
-    def _refuse(self, reason: str) -> bool:
-        self.transitions_refused += 1
-        self.message = reason
-        return False
-
-
-def settings_of(**configs: Any) -> dict[str, Any]:
-    """Settings by dotted names, as a checkpoint's JSON gives them back."""
-    return {
-        f"{part}.{name}": list(value) if isinstance(value, tuple) else value
-        for part, config in configs.items()
-        for name, value in flatten(config).items()
-    }
