@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 from polo_ros import __version__, drivers, tasks, tracebacks
 from polo_ros.agents import registry
+from polo_ros.learning.offline_config import ALGORITHMS
 from polo_ros.process import prepare
 from polo_ros.replay.cli import add_bag_commands, add_dataset_command
 
@@ -110,7 +111,7 @@ def _settings(config: Any, agent: str, task: str, file: str, changes: Sequence[s
 
 def _add_train(commands: Any) -> None:
     parser = commands.add_parser("train", help="learn policy, values and model from a dataset; see docs/offline.md")
-    parser.add_argument("--algorithm", required=True, choices=["crr", "plas", "mbop"], help="what learns")
+    parser.add_argument("--algorithm", required=True, choices=ALGORITHMS, help="what learns")
     parser.add_argument("--data", required=True, metavar="DIR", help="dataset; `polo dataset` makes one")
     parser.add_argument("--out", required=True, metavar="DIR", help="what came of it; a training there goes on")
     parser.add_argument("--updates", type=int, default=0, help="updates in all; 0: as train.updates says")

@@ -8,6 +8,7 @@ from polo_ros.agents.loop_config import LoopConfig, OfflineAgentConfig
 from polo_ros.agents.polo import PoloConfig
 from polo_ros.agents.sac import SacAgentConfig
 from polo_ros.config import replace
+from polo_ros.learning.offline_config import ALGORITHMS
 
 # All candidates are the actor's, and their mean is played (section 5.2); config/offline.yaml has the rest.
 OFFLINE = replace(OfflineAgentConfig(), {"arc.beta": 1.0, "arc.iterations": 1, "arc.executed": "mean"})
@@ -26,7 +27,5 @@ CONFIGS: dict[str, Any] = {
     "safe_pets": replace(LoopConfig(), {**CEM_ALONE, "constraint.active": True}),
     "safe_loop": replace(LoopConfig(), {"constraint.active": True, "arc.executed": "mean"}),
     # By what `polo train` learned offline.
-    "crr": OFFLINE,
-    "plas": OFFLINE,
-    "mbop": OFFLINE,
+    **dict.fromkeys(ALGORITHMS, OFFLINE),
 }

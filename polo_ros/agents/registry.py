@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from polo_ros.agents.base import AgentLearner, AgentPlanner
+from polo_ros.learning.offline_config import ALGORITHMS
 from polo_ros.replay.transition import Transition
 from polo_ros.tasks.base import Task
 
@@ -194,7 +195,5 @@ _AGENTS: dict[str, Callable[[], Agent]] = {
     "pets": _loop,
     "safe_pets": _loop,
     "safe_loop": _loop,
-    "crr": partial(_offline, "crr"),
-    "plas": partial(_offline, "plas"),
-    "mbop": partial(_offline, "mbop"),
+    **{algorithm: partial(_offline, algorithm) for algorithm in ALGORITHMS},
 }

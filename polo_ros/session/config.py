@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from polo_ros import resources
 from polo_ros.config import Config, fields, option, read_parameters, replace
+from polo_ros.learning.offline_config import ALGORITHMS
 from polo_ros.safety.limits import SafetyConfig
 from polo_ros.safety.shadow import ShadowConfig
 from polo_ros.session.health import BridgeHealth, PlannerHealth
@@ -15,7 +16,7 @@ from polo_ros.session.health import BridgeHealth, PlannerHealth
 T = TypeVar("T")
 
 SAFE_AGENTS = ("safe_pets", "safe_loop")
-OFFLINE_AGENTS = ("crr", "plas", "mbop")
+OFFLINE_AGENTS = ALGORITHMS
 AGENTS = ("polo", "loop", "sac", "pets_restricted", "loop_sarsa", "loop_no_arc", "pets", *SAFE_AGENTS, *OFFLINE_AGENTS)
 
 
