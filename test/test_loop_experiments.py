@@ -502,6 +502,7 @@ def test_limits_are_judged_by_what_they_save_and_what_they_take(
     assert [claim.holds for claim in found] == holds
     figures = {**found[0].figures, **found[1].figures}
     assert figures["point_goal: loop: return, standard error"] == [loop[0], pytest.approx(0.5 / 3.0**0.5)]
+    assert figures["point_goal: loop: return of each seed"] == [loop[0] - 0.5, loop[0], loop[0] + 0.5]
     assert figures["rc_car: safe_pets: outside_periods, standard error"] == [safe_pets[1], 0.0]
     # Of the periods behind a warm-up of 2000 random ones on the goals, 1000 on the car.
     assert figures["car_goal: loop: infeasible plans, share"] == pytest.approx(50 / 2000)

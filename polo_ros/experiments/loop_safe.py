@@ -162,6 +162,7 @@ def _figures(outcomes: Outcomes, task: str) -> dict[str, Any]:
         )
         name = f"{task}: {agent}"
         figures[f"{name}: return, standard error"] = list(mean_and_error(returns))
+        figures[f"{name}: return of each seed"] = [float(value) for value in returns]
         figures[f"{name}: {COSTS[task]}, standard error"] = list(mean_and_error(costs))
         figures[f"{name}: mean of all training episodes"] = float(np.mean([costs.mean() for costs in whole]))
         figures[f"{name}: episodes behind the warm-up, those with a cost, mean of all of them"] = [
