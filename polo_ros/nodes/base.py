@@ -308,7 +308,7 @@ class PoloNode(LifecycleNode):
     def say_where(self, error: Exception) -> None:
         """Log the traceback of an error that came from code of others."""
         if text := tracebacks.needed(error):
-            self.get_logger().error(text)
+            self.get_logger().error(text, throttle_duration_sec=10.0)
 
     def send(self, publisher: Publisher, message: Any) -> None:
         """Publish from a worker thread; does nothing once ROS is shut down, which may be at any moment."""
@@ -436,7 +436,10 @@ def _spin(make: Callable[[], PoloNode], args: Sequence[str] | None) -> int:
         if node is not None:
             node.get_logger().fatal(str(error))
         code = 1
-    except (ValueError, ParameterException) as error:
+    except ParameterException as error:
+        rclpy.logging.get_logger("polo_ros").fatal(str(error))
+        code = 1
+    except ValueError as error:
         rclpy.logging.get_logger("polo_ros").fatal(f"{tracebacks.needed(error)}{error}")
         code = 1
     finally:
