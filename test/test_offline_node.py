@@ -114,7 +114,7 @@ def test_a_restart_goes_on_to_the_same_policy_as_a_training_without_ros(
         assert json.loads((tmp_path / "node" / "policy.json").read_text())["updates"] == first
     with nodes(monkeypatch, OfflineLearnerNode, **given) as (node,):
         start(node)
-        node._thread.join(timeout=40.0)
+        assert node.join(40.0)
         assert node.learner.done == 400 and not node.failed
     config = small(train__updates=400, ensemble__members=1, train__log_every=64)
     train(make_data(data, config=config), tmp_path / "alone")
@@ -142,7 +142,7 @@ def test_data_that_cannot_be_learned_from_are_named_and_end_the_node(
     with nodes(monkeypatch, OfflineLearnerNode, **given) as (node,):
         assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
         node.activate()
-        node._thread.join(timeout=40.0)
+        assert node.join(40.0)
         assert node.failed and not node.context.ok()
     said = capfd.readouterr().err
     assert "cannot learn: " in said and message in said
@@ -180,9 +180,8 @@ def test_a_stop_is_heard_while_bags_become_a_dataset(
     with nodes(monkeypatch, OfflineLearnerNode, **given) as (node,):
         start(node)
         assert reached.wait(40.0)
-        thread = node._thread
         node.trigger_deactivate()
-        assert not thread.is_alive() and not node.failed
+        assert node.join(0.0) and not node.failed
         assert list(out.iterdir()) == []
         assert "stopped before the data were ready" in capfd.readouterr().err
         slow = False
