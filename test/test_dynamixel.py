@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import struct
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -459,6 +461,36 @@ def test_it_holds_still_from_activate_to_the_first_command(bus: ServoBus, mode: 
         assert servo.torque and round(servo.position) == position
         assert servo.table[11] == {"current": 0, "position": 3}[mode]
     made.close()
+
+
+def test_a_process_that_was_not_run_after_it_wrote_has_written(bus: ServoBus, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+
+    def late(line: int, data: bytes) -> int:
+        count = write(line, data)
+        if threading.current_thread() is threading.main_thread():
+            time.sleep(1.5 * dxl.Port.WRITE_TIMEOUT)
+        return count
+
+    made = driven(bus)
+    monkeypatch.setattr(dxl.os, "write", late)
+    made.connect()
+    monkeypatch.undo()
+    made.read()
+    made.close()
+
+
+def test_a_line_that_takes_no_more_bytes_is_an_error_in_time() -> None:
+    ours, theirs = os.openpty()
+    port = dxl.Port(os.ttyname(theirs), 1_000_000)
+    try:
+        with pytest.raises(TimeoutError, match="takes no more bytes"):
+            for _ in range(1000):
+                port.send([0x55] * 1000, 0.0)
+    finally:
+        port.close()
+        os.close(ours)
+        os.close(theirs)
 
 
 def test_nothing_works_before_connect_or_after_close(bus: ServoBus) -> None:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import importlib
 import math
+import os
+import select
 import struct
 import termios
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from polo_ros.drivers.base import DriverError
@@ -191,17 +193,29 @@ class Port:
     def __init__(self, path: str, baudrate: int) -> None:
         self.is_using = False  # the SDK's
         serial = importlib.import_module("serial")  # comes with the SDK
-        self._serial = serial.Serial(
-            path, baudrate, timeout=self.POLL, write_timeout=self.WRITE_TIMEOUT, exclusive=True
-        )
+        self._path = path
+        self._serial = serial.Serial(path, baudrate, timeout=self.POLL, exclusive=True)
         self._deadline = 0.0
         self._left: int | None = None  # bytes that were there at the deadline and are not read yet
 
     def send(self, packet: Sequence[int], timeout: float) -> None:
         """Write a packet; what has come in before is forgotten, and what comes later than `timeout` s is not heard."""
         self._serial.reset_input_buffer()
-        self._serial.write(bytes(packet))
+        self._write(bytes(packet))
         self._deadline, self._left = time.monotonic() + timeout, None
+
+    def _write(self, data: bytes) -> None:
+        # Not pyserial's: it raises also where all is written, and this process was not run for the timeout just then.
+        line, limit = self._serial.fileno(), time.monotonic() + self.WRITE_TIMEOUT
+        while True:
+            with suppress(BlockingIOError):
+                data = data[os.write(line, data) :]
+            if not data:
+                return
+            left = limit - time.monotonic()
+            if left <= 0.0:
+                raise TimeoutError(f"{self._path} takes no more bytes")
+            select.select([], [line], [], left)
 
     def readPort(self, length: int) -> bytes:  # noqa: N802  the SDK's name
         """At most `length` bytes, waiting for them for a moment; after the deadline, of what was there by then."""
