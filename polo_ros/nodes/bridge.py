@@ -369,6 +369,7 @@ class Bridge(PoloNode):
 
     def _finish(self, sample: Sample) -> None:
         self._quietly(self.driver.stop)
+        self.publish_diagnostics()  # where control ended
         self._wait(self.SETTLING)
         self._finished = True
         self.get_logger().info(f"session over after {sample.step} control periods")

@@ -32,6 +32,7 @@ class _Robot:
 
     begun: float  # of control, as far as it was seen
     heard: float
+    controlled: float  # newest of these times that control was still going on
     first: int | None = None  # step at which control was seen first
     step: int = 0
     finished: bool = False
@@ -65,7 +66,7 @@ class Monitor(PoloNode):
         self.declare(drivers.settings(driver))
         self.refuse_unknown(OTHERS, driver)
         now = time.monotonic()
-        self._robots = {name: _Robot(now, now) for name in self.session.robots or ("",)}
+        self._robots = {name: _Robot(now, now, now) for name in self.session.robots or ("",)}
         self._done = 0.0  # when the last robot was, time.monotonic(); 0: it is not
         self._recorded = ""  # transitions that the recorder had when it was heard last, of a fleet that is done
         self._news: dict[str, dict[str, str]] = {}  # of each node, by its name
@@ -107,10 +108,12 @@ class Monitor(PoloNode):
         robot.heard = time.monotonic()
         if "step" not in news:
             return
-        robot.step = int(news["step"])
+        before, robot.step = robot.step, int(news["step"])
         if robot.first is None and robot.step:
             robot.first, robot.begun = robot.step, robot.heard
         robot.finished = news.get("finished") == "True"
+        if not robot.finished or robot.step != before:  # the bridge says where control ended, and settles then
+            robot.controlled = robot.heard
         if not all(one.finished for one in self._robots.values()):
             return
         if not self._done:
@@ -145,9 +148,9 @@ class Monitor(PoloNode):
         """A line about robots that move; time and pace are those of the slowest."""
         slowest, period = min(robots.values(), key=lambda robot: robot.step), self.task.control_dt
         parts = [f"{slowest.step * period:7.2f} s"]
-        if slowest.heard > slowest.begun:
+        if slowest.controlled > slowest.begun:
             steps = slowest.step - (slowest.first or 0)
-            parts.append(f"x{steps * period / (slowest.heard - slowest.begun):.2f}")
+            parts.append(f"x{steps * period / (slowest.controlled - slowest.begun):.2f}")
         bridges = [self._news[f"{name}/bridge".lstrip("/")] for name in robots]
         planners = [self._news.get(f"{name}/planner".lstrip("/"), {}) for name in robots]
         planners = [planner for planner in planners if "plan_ms" in planner]
