@@ -294,30 +294,27 @@ def _list(options: argparse.Namespace) -> int:
     names = options.module.names()
     rows: dict[str, dict[str, object]] = {}
     for name in names:
-        if options.module is tasks:
-            try:
-                task = tasks.make(name)
-            except ValueError as error:  # of another package: the others are there all the same
-                rows[name] = {"description": f"broken: {error}"}
-                continue
-            rows[name] = {
-                "description": task.description,
-                "control_dt": task.control_dt,
-                "degrees_of_freedom": int(task.model.nv),
-                "actuators": int(task.model.nu),
-                "observations": task.observation_spec.size,
-            }
-        else:
-            try:
-                rows[name] = {"description": drivers.describe(name)}
-            except ValueError as error:
-                rows[name] = {"description": f"broken: {error}"}
+        try:
+            rows[name] = _task_row(name) if options.module is tasks else {"description": drivers.describe(name)}
+        except ValueError as error:  # of another package: the others are there all the same
+            rows[name] = {"description": f"broken: {error}"}
     if options.json:
         print(json.dumps(rows, indent=2))
     else:
         for name, row in rows.items():
             print(f"{name:26s} {row['description']}")
     return 0
+
+
+def _task_row(name: str) -> dict[str, object]:
+    task = tasks.make(name)
+    return {
+        "description": task.description,
+        "control_dt": task.control_dt,
+        "degrees_of_freedom": int(task.model.nv),
+        "actuators": int(task.model.nu),
+        "observations": task.observation_spec.size,
+    }
 
 
 def _add_bench(commands: Any) -> None:

@@ -20,7 +20,7 @@ from polo_ros.learning import offline_policy
 from polo_ros.learning.actor_critic import CriticFunction
 from polo_ros.learning.loop_weights import MODEL
 from polo_ros.learning.offline_policy import OfflinePolicy
-from polo_ros.learning.weights import Arrays, WeightsError, decode
+from polo_ros.learning.weights import Arrays, WeightsError, decode, under
 from polo_ros.session.config import BridgeConfig
 from polo_ros.session.loop import RobotLoop
 from polo_ros.tasks.base import Task
@@ -73,7 +73,7 @@ class OfflineReader:
 
 
 def _model(arrays: Arrays) -> Arrays | None:
-    return {name[len(MODEL) :]: array for name, array in arrays.items() if name.startswith(MODEL)} or None
+    return under(arrays, MODEL) or None
 
 
 def make_planner(algorithm: str, task: Task, config: OfflineAgentConfig, seed: int, threads: int = 0) -> LoopPlanner:

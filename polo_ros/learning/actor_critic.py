@@ -99,10 +99,10 @@ class ActionRange:
     """
 
     def __init__(self, task: Task) -> None:
-        bounded = np.isfinite(task.action_low) & np.isfinite(task.action_high)
+        self.bounded = np.isfinite(task.action_low) & np.isfinite(task.action_high)  # (nu,) whether there is a range
         self.scale = task.action_scale
-        self.low = np.where(bounded, task.action_low, -1.0)
-        self.high = np.where(bounded, task.action_high, 1.0)
+        self.low = np.where(self.bounded, task.action_low, -1.0)
+        self.high = np.where(self.bounded, task.action_high, 1.0)
         self.centre = 0.5 * (self.low + self.high)
 
     def normalise(self, actions: Floats) -> Singles:

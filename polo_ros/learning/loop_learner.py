@@ -24,7 +24,7 @@ from polo_ros.learning.online_learner import settings_of
 from polo_ros.learning.sac import SacLosses
 from polo_ros.learning.sac_config import SacConfig
 from polo_ros.learning.sac_learner import SacLearner, SacMetrics
-from polo_ros.learning.weights import Weights
+from polo_ros.learning.weights import Weights, under
 from polo_ros.seeding import Stream, generator
 from polo_ros.tasks.base import Task
 
@@ -156,9 +156,7 @@ class LoopLearner(SacLearner):
     def _load(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
         super()._load(arrays)
         if self.ensemble is not None:
-            start = len(loop_weights.MODEL)
-            model = {name[start:]: a for name, a in arrays.items() if name.startswith(loop_weights.MODEL)}
-            self.ensemble.load(model, self.ensemble.check_elites(arrays["elites"]))
+            self.ensemble.load(under(arrays, loop_weights.MODEL), self.ensemble.check_elites(arrays["elites"]))
             self.fits, self._fitted = (int(count) for count in arrays["fits"])
 
     def _settings(self) -> dict[str, Any]:

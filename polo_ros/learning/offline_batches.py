@@ -120,14 +120,12 @@ class OfflineBatches:
 
     def _check_actions(self) -> None:
         """Of actuators with a range the supervisor has clipped what was recorded, and an import what was read."""
-        task = self._task
-        free = ~(np.isfinite(task.action_low) & np.isfinite(task.action_high))
-        slack = 1e-5
+        slack = 1e-5  # data are float32
         beyond = (self.action_low < self.range.low - slack) | (self.action_high > self.range.high + slack)
-        for index in np.flatnonzero(free & beyond):
+        for index in np.flatnonzero(~self.range.bounded & beyond):
             raise OfflineError(
-                f"actuator '{task.model.actuator(index).name}' has no ctrlrange: a policy stays within -1 .. 1, and "
-                f"in the data it has {self.action_low[index]:g} .. {self.action_high[index]:g}: give it a range"
+                f"actuator '{self._task.model.actuator(index).name}' has no ctrlrange: a policy stays within -1 .. 1, "
+                f"and in the data it has {self.action_low[index]:g} .. {self.action_high[index]:g}: give it a range"
             )
 
     def only_followed(self) -> None:

@@ -31,7 +31,7 @@ from polo_ros.learning.offline_batches import OfflineBatches, OfflineError
 from polo_ros.learning.offline_config import ALGORITHMS, OfflineConfig
 from polo_ros.learning.online_learner import settings_of
 from polo_ros.learning.plas import Plas
-from polo_ros.learning.weights import Arrays, Weights
+from polo_ros.learning.weights import Arrays, Weights, under
 from polo_ros.replay.dataset import Dataset
 from polo_ros.seeding import Stream, generator
 from polo_ros.tasks.base import Task
@@ -357,7 +357,7 @@ class OfflineLearner:
             net.load(arrays, f"adam.{name}.square", adam.square)
             adam.steps = self._steps_of(name)
         if self.ensemble is not None:
-            model = {name[len(MODEL) :]: a for name, a in arrays.items() if name.startswith(MODEL)}
+            model = under(arrays, MODEL)
             self.ensemble.load(model, elites)
         return found.warnings
 

@@ -27,7 +27,7 @@ from polo_ros.learning.actor_critic import (
 from polo_ros.learning.loop_weights import MODEL, model_shapes
 from polo_ros.learning.offline_config import ALGORITHMS, OfflineConfig
 from polo_ros.learning.plas_config import PlasConfig, decoder_sizes, latent_actor_sizes, perturbation_sizes
-from polo_ros.learning.weights import Arrays, Shapes, WeightsError, decode, digest, origin
+from polo_ros.learning.weights import Arrays, Shapes, WeightsError, decode, digest, origin, under
 from polo_ros.tasks.base import FloatArray, Task
 
 FORMAT = "polo_ros policy 1"
@@ -92,7 +92,7 @@ class OfflinePolicy:
         except ValueError as error:
             raise WeightsError(f"{folder / ABOUT}: {error}") from None
         arrays = decode(data, asked)
-        model = {name[len(MODEL) :]: array for name, array in arrays.items() if name.startswith(MODEL)}
+        model = under(arrays, MODEL)
         if model:
             try:
                 ensemble_config.check(model)

@@ -12,6 +12,7 @@ import torch
 
 from polo_ros.config import flatten
 from polo_ros.learning import checkpoint as checkpoints
+from polo_ros.learning.weights import under
 from polo_ros.replay.buffer import ReplayBuffer
 from polo_ros.replay.transition import Transition
 from polo_ros.tasks.base import Task
@@ -181,7 +182,7 @@ class OnlineLearner(abc.ABC):
         arrays = found.arrays
         try:
             self._check(arrays)
-            self.buffer.load(part(arrays, "buffer."))
+            self.buffer.load(under(arrays, "buffer."))
         except ValueError as error:
             raise checkpoints.CheckpointError(f"checkpoint {path}: {error}") from None
         warnings = list(found.warnings)
@@ -215,11 +216,6 @@ class OnlineLearner(abc.ABC):
 
     def _check(self, arrays: dict[str, npt.NDArray[Any]]) -> None:  # noqa: B027  most have nothing to check
         """Raise ValueError for numbers of a checkpoint that cannot be; its layout is right."""
-
-
-def part(arrays: dict[str, npt.NDArray[Any]], prefix: str) -> dict[str, npt.NDArray[Any]]:
-    """Those arrays whose names begin with `prefix`, by the rest of their names."""
-    return {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
 
 
 def settings_of(**configs: Any) -> dict[str, Any]:

@@ -16,10 +16,10 @@ from polo_ros.dynamics.base import Dynamics
 from polo_ros.learning import checkpoint as checkpoints
 from polo_ros.learning.learner_config import LearnerConfig
 from polo_ros.learning.normaliser import Normaliser
-from polo_ros.learning.online_learner import OnlineLearner, part, settings_of
+from polo_ros.learning.online_learner import OnlineLearner, settings_of
 from polo_ros.learning.targets import TargetConfig, TargetPlanner, chosen
 from polo_ros.learning.value_ensemble import KIND, ValueConfig, ValueEnsemble, regression_loss, shapes
-from polo_ros.learning.weights import Weights, WeightsError, read_initial
+from polo_ros.learning.weights import Weights, WeightsError, read_initial, under
 from polo_ros.replay.transition import Transition
 from polo_ros.seeding import Stream, generator
 from polo_ros.tasks.base import FloatArray, Task
@@ -270,8 +270,8 @@ class PoloLearner(OnlineLearner):
         return arrays
 
     def _load(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
-        self.ensemble.load(part(arrays, "value."))
-        self._normaliser.load(part(arrays, "normaliser."))
+        self.ensemble.load(under(arrays, "value."))
+        self._normaliser.load(under(arrays, "normaliser."))
         for index, parameter in enumerate(self.ensemble.parameters()):
             steps = float(arrays[f"adam.{index}.step"][0])
             if steps:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,11 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 SUFFIX = ".safetensors"
 _ORIGIN = "polo_ros"  # key of a file's metadata
+
+
+def under(arrays: Mapping[str, npt.NDArray[Any]], prefix: str) -> dict[str, npt.NDArray[Any]]:
+    """Those arrays whose names begin with `prefix`, by the rest of their names."""
+    return {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
 
 
 class WeightsError(ValueError):
