@@ -13,7 +13,7 @@ from polo_ros.dynamics import ensemble_config
 from polo_ros.dynamics.ensemble_config import EnsembleConfig
 from polo_ros.learning import actor_critic
 from polo_ros.learning.actor_critic import ActorCriticConfig
-from polo_ros.learning.weights import Arrays
+from polo_ros.learning.weights import Arrays, under
 
 KIND = "loop"
 MODEL = "model."
@@ -47,6 +47,7 @@ def join(actor_and_critics: Arrays, model: Arrays, fits: int) -> Arrays:
 
 def split(arrays: Arrays) -> tuple[Arrays, Arrays, int]:
     """Actor and critics, the model, and how often it was fitted, of what `join` made."""
-    model = {name[len(MODEL) :]: array for name, array in arrays.items() if name.startswith(MODEL) and name != FITS}
     rest = {name: array for name, array in arrays.items() if not name.startswith(MODEL)}
-    return rest, model, int(arrays[FITS][0])
+    model = under(arrays, MODEL)
+    fits = model.pop(FITS.removeprefix(MODEL))
+    return rest, model, int(fits[0])

@@ -357,8 +357,7 @@ class OfflineLearner:
             net.load(arrays, f"adam.{name}.square", adam.square)
             adam.steps = self._steps_of(name)
         if self.ensemble is not None:
-            model = under(arrays, MODEL)
-            self.ensemble.load(model, elites)
+            self.ensemble.load(under(arrays, MODEL), elites)
         return found.warnings
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
